@@ -1,0 +1,118 @@
+//! From a commit to the layers that make its image.
+//!
+//! A chain is walked parent by parent, each an indexed lookup inside one transaction. LSNs fall
+//! with every step, so that even a damaged catalog can't lead in a ring.
+
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+
+use super::fault::{Fault, Outcome};
+use super::{databases, layers};
+use crate::catalog::{Chain, LayerRow, StatePoint};
+use crate::id::{DatabaseId, LayerId, Lsn};
+
+/// The layers of the state, bottom first, image layers before the delta layers that use them.
+pub(super) fn resolve(
+    tx: &Connection,
+    id: DatabaseId,
+    point: Option<StatePoint>,
+) -> Outcome<Chain> {
+    let generation = databases::by_id(tx, id)?.generation;
+    let deltas = walk(point, |layer| layers::find_living(tx, layer).map(Some))?;
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    for delta in deltas.into_iter().rev() {
+        for &image in &delta.images {
+            if seen.insert(image) {
+                found.push(layers::find_living(tx, image)?);
+            }
+        }
+        found.push(delta);
+    }
+    Ok(Chain {
+        point,
+        layers: found,
+        generation,
+    })
+}
+
+/// Brings the dead layers of the state back. `false`, and nothing is changed, if one of them was
+/// deleted.
+pub(super) fn revive(tx: &Connection, point: Option<StatePoint>) -> Outcome<bool> {
+    let mut needed: Vec<LayerId> = Vec::new();
+    let mut is_whole = true;
+    let mut find = |layer: LayerId| {
+        let row = layers::find(tx, layer)?;
+        is_whole &= row.is_some() && !layers::is_spent(tx, layer)?;
+        Ok(row)
+    };
+    for delta in walk(point, &mut find)? {
+        for &image in &delta.images {
+            find(image)?;
+            needed.push(image);
+        }
+        needed.push(delta.id);
+    }
+    if is_whole {
+        for layer in needed {
+            layers::mark_living(tx, layer)?;
+        }
+    }
+    Ok(is_whole)
+}
+
+/// The delta layers of the state, top first, as far as `find` finds them.
+fn walk(
+    point: Option<StatePoint>,
+    mut find: impl FnMut(LayerId) -> Outcome<Option<LayerRow>>,
+) -> Outcome<Vec<LayerRow>> {
+    let mut found = Vec::new();
+    let mut next = point;
+    while let Some(point) = next {
+        let Some(layer) = find(point.layer)? else {
+            break;
+        };
+        if !layers::covers(&layer, point.lsn) {
+            let what = format!("layer {} does not hold commit {}", point.layer, point.lsn);
+            // The first point is the caller's, the others are the catalog's own.
+            return Err(if found.is_empty() {
+                Fault::conflict(what)
+            } else {
+                Fault::Damaged(what)
+            });
+        }
+        next = layer.parent;
+        if next.is_some_and(|parent| parent.lsn >= point.lsn) {
+            return Err(Fault::Damaged(format!(
+                "layer {} stands on a later commit",
+                layer.id
+            )));
+        }
+        found.push(layer);
+    }
+    Ok(found)
+}
+
+/// The living layer of the database or of its ancestors that holds, or may hold, the commit.
+pub(super) fn find_lsn(tx: &Connection, id: DatabaseId, lsn: Lsn) -> Outcome<Option<LayerRow>> {
+    // Beyond that, SQLite's order of numbers is not that of LSNs; no commit has such an LSN.
+    let lsn = lsn.min(Lsn(i64::MAX.cast_unsigned()));
+    let mut database = databases::by_id(tx, id)?;
+    let mut seen = HashSet::new();
+    loop {
+        let inherited = database
+            .base
+            .filter(|base| base.point.is_some_and(|point| lsn <= point.lsn));
+        let Some(base) = inherited else {
+            return layers::covering(tx, database.id, lsn);
+        };
+        if !seen.insert(database.id) {
+            return Err(Fault::Damaged(format!(
+                "database {} is its own ancestor",
+                database.name
+            )));
+        }
+        database = databases::by_id(tx, base.database)?;
+    }
+}

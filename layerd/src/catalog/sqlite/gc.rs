@@ -1,0 +1,152 @@
+//! The sweep. What is to be kept, the caller's `mark` says; here it is planned and carried out.
+//!
+//! A mistaken mark must not break what is in use: a row is not deleted while an unexpired pin, a
+//! living database's head, or a kept layer refers to it, whatever `mark` says. And a layer whose
+//! commits were moved to others by a replacement never lives again, also when a reader's pin
+//! keeps it: two living layers would hold the same commits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::fault::Outcome;
+use super::values::later;
+use super::{databases, layers, leases, pins, snapshots};
+use crate::catalog::{Database, Inventory, LayerRow};
+use crate::id::{DatabaseId, LayerId, Timestamp};
+
+/// Everything, in one reading.
+pub(super) fn inventory(tx: &Connection, now: Timestamp) -> Outcome<Inventory> {
+    Ok(Inventory {
+        now,
+        databases: databases::all(tx)?,
+        layers: layers::all(tx)?,
+        snapshots: snapshots::all(tx)?,
+        pins: pins::all_unexpired(tx, now)?,
+        leases: leases::all_held(tx, now)?,
+    })
+}
+
+/// What a sweep changes.
+pub(super) struct Plan {
+    /// Layers that die.
+    dying: Vec<LayerId>,
+    /// Dead layers that live again.
+    revived: Vec<LayerId>,
+    /// Rows that go.
+    pub(super) deleted: Vec<LayerRow>,
+    /// Removed databases that go.
+    databases: Vec<DatabaseId>,
+}
+
+/// Asks `mark`, and finds what follows from its answer.
+pub(super) fn plan(
+    tx: &Connection,
+    now: Timestamp,
+    grace: Duration,
+    mark: &mut dyn FnMut(&Inventory) -> Vec<LayerId>,
+) -> Outcome<Plan> {
+    let inventory = inventory(tx, now)?;
+    let kept: HashSet<LayerId> = mark(&inventory).into_iter().collect();
+    let needed = needed(&inventory, &kept);
+    let mut plan = Plan {
+        dying: Vec::new(),
+        revived: Vec::new(),
+        deleted: Vec::new(),
+        databases: Vec::new(),
+    };
+    let mut owners: HashSet<DatabaseId> = HashSet::new();
+    for row in &inventory.layers {
+        let is_kept = kept.contains(&row.id);
+        let dead_since = row.dead_since.unwrap_or(now);
+        if !is_kept && !needed.contains(&row.id) && later(dead_since, grace) <= now {
+            plan.deleted.push(LayerRow {
+                dead_since: Some(dead_since),
+                ..row.clone()
+            });
+            continue;
+        }
+        owners.insert(row.database);
+        match (is_kept, row.dead_since) {
+            (true, Some(_)) if !layers::is_spent(tx, row.id)? => plan.revived.push(row.id),
+            (false, None) => plan.dying.push(row.id),
+            _ => {}
+        }
+    }
+    plan.databases = expired_databases(inventory.databases, &owners, now);
+    Ok(plan)
+}
+
+/// What must not be deleted, whatever the mark was.
+fn needed(inventory: &Inventory, kept: &HashSet<LayerId>) -> HashSet<LayerId> {
+    let heads = inventory
+        .databases
+        .iter()
+        .filter(|database| database.dropped.is_none())
+        .filter_map(|database| database.head.point);
+    let below = inventory.layers.iter().filter(|row| kept.contains(&row.id));
+    let parents = below.clone().filter_map(|row| row.parent);
+    heads
+        .chain(parents)
+        .map(|point| point.layer)
+        .chain(below.flat_map(|row| row.images.iter().copied()))
+        .chain(
+            inventory
+                .pins
+                .iter()
+                .flat_map(|pin| pin.layers.iter().copied()),
+        )
+        .collect()
+}
+
+/// The removed databases that own no layer, are beyond their retention, and are the base of none
+/// that stays. Such a clone may go in the same sweep, and its base with it.
+fn expired_databases(
+    mut databases: Vec<Database>,
+    owners: &HashSet<DatabaseId>,
+    now: Timestamp,
+) -> Vec<DatabaseId> {
+    let mut expired = Vec::new();
+    loop {
+        let bases: HashSet<DatabaseId> = databases
+            .iter()
+            .filter_map(|database| Some(database.base?.database))
+            .collect();
+        let is_expired = |database: &Database| {
+            database.dropped.is_some_and(|dropped| {
+                later(dropped, Duration::from_secs(database.retention_s)) <= now
+            }) && !owners.contains(&database.id)
+                && !bases.contains(&database.id)
+        };
+        let count = expired.len();
+        databases.retain(|database| {
+            let goes = is_expired(database);
+            if goes {
+                expired.push(database.id);
+            }
+            !goes
+        });
+        if expired.len() == count {
+            return expired;
+        }
+    }
+}
+
+/// Does what was planned.
+pub(super) fn carry_out(tx: &Connection, now: Timestamp, plan: &Plan) -> Outcome<()> {
+    for &layer in &plan.dying {
+        layers::mark_dead(tx, now, layer)?;
+    }
+    for &layer in &plan.revived {
+        layers::mark_living(tx, layer)?;
+    }
+    for row in &plan.deleted {
+        layers::delete(tx, row.id)?;
+    }
+    // In this order: a clone goes before its base.
+    for &database in &plan.databases {
+        databases::delete(tx, database)?;
+    }
+    pins::delete_expired(tx, now)
+}

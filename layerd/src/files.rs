@@ -1,0 +1,135 @@
+//! Where things lie on the local disk.
+//!
+//! ```text
+//! <home>/active/<layer>.delta      layers that are being written, or wait to be sealed
+//! <objects>/layers/<layer>.delta   sealed layers, read in place
+//! <objects>/layers/<layer>.image   image layers: a bare file …
+//! <objects>/layers/<layer>.sums    … and its hash and checksums
+//! <home>/heads/<database>          head words
+//! <home>/locks/                    what living processes keep locked
+//! ```
+//!
+//! A layer moves from `active` to `layers` by one rename when it is sealed; whoever opens one looks
+//! in both places.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile};
+use crate::id::{DatabaseId, LayerId};
+
+/// The directories of one home.
+#[derive(Clone)]
+pub struct Files {
+    home: PathBuf,
+    layers: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Files {
+    /// For a home and the directory of its objects; makes the directories.
+    pub fn open(home: &Path, objects: &Path, disk: Arc<dyn Disk>) -> io::Result<Files> {
+        let files = Files {
+            home: home.to_owned(),
+            layers: objects.join("layers"),
+            disk,
+        };
+        for directory in [
+            files.layers.clone(),
+            home.join("active"),
+            home.join("heads"),
+            home.join("locks"),
+            home.join("hashes"),
+        ] {
+            // A home on a read-only disk can still be read; whoever writes there says what fails.
+            match std::fs::create_dir_all(&directory) {
+                Err(_) if directory.is_dir() => {}
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+                result => result?,
+            }
+        }
+        Ok(files)
+    }
+
+    /// The home.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The disk below.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The directory of unsealed layers.
+    #[must_use]
+    pub fn active_directory(&self) -> PathBuf {
+        self.home.join("active")
+    }
+
+    /// The directory of sealed layers.
+    #[must_use]
+    pub fn layer_directory(&self) -> &Path {
+        &self.layers
+    }
+
+    /// An unsealed delta layer.
+    #[must_use]
+    pub fn active(&self, layer: LayerId) -> PathBuf {
+        self.home.join("active").join(format!("{layer}.delta"))
+    }
+
+    /// A sealed delta layer.
+    #[must_use]
+    pub fn sealed(&self, layer: LayerId) -> PathBuf {
+        self.layers.join(format!("{layer}.delta"))
+    }
+
+    /// An image layer's bare file.
+    #[must_use]
+    pub fn image(&self, layer: LayerId) -> PathBuf {
+        self.layers.join(format!("{layer}.image"))
+    }
+
+    /// An image layer's hash and checksums.
+    #[must_use]
+    pub fn sums(&self, layer: LayerId) -> PathBuf {
+        self.layers.join(format!("{layer}.sums"))
+    }
+
+    /// A database's head word.
+    #[must_use]
+    pub fn head(&self, database: DatabaseId) -> PathBuf {
+        self.home.join("heads").join(database.to_string())
+    }
+
+    /// The directory of lock files.
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.home.join("locks")
+    }
+
+    /// Where it is noted that an image layer's hash was found right since the machine was booted.
+    #[must_use]
+    pub fn hash_note(&self, layer: LayerId) -> PathBuf {
+        self.home.join("hashes").join(layer.to_string())
+    }
+
+    /// Opens a delta layer wherever it is.
+    pub fn open_delta(&self, layer: LayerId) -> io::Result<Arc<dyn DiskFile>> {
+        // It may be renamed from active to sealed between two looks; then the third finds it.
+        for path in [self.sealed(layer), self.active(layer), self.sealed(layer)] {
+            match self.disk.open(&path, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => return result,
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("layer file {} is missing", self.sealed(layer).display()),
+        ))
+    }
+}

@@ -1,0 +1,106 @@
+//! Sealing: a layer that is not appended to any more gets its index and its hash, and from then on
+//! never changes.
+//!
+//! Order: cut what was allocated ahead, write index and footer, sync, move the file to its place
+//! among the sealed layers, sync the directories, then tell the catalog. A crash in between leaves
+//! a rotated layer that the next sealing begins anew with; readers read the log part, which is the
+//! same before and after.
+
+use crate::catalog::{Catalog, LayerRow};
+use crate::error::FsError;
+use crate::files::Files;
+use crate::format::{LayerFooter, PAGE_LENGTH, RECORDS_AT};
+use crate::id::LayerId;
+use crate::layer::Layer;
+use crate::load::open_error;
+use crate::record::{NotARecord, PAGE, align};
+use crate::scan::{LogScan, encode_index_entry, read_footer, read_header};
+
+/// Seals a rotated layer. `pace` is called after each megabyte, and may sleep.
+pub fn seal(
+    files: &Files,
+    catalog: &dyn Catalog,
+    row: &LayerRow,
+    pace: &dyn Fn(),
+) -> Result<(), FsError> {
+    let id = row.id;
+    let (bytes, hash) = if !files.active(id).exists() && files.sealed(id).exists() {
+        // Moved, and then stopped before the catalog heard of it.
+        let file = files.disk().open(&files.sealed(id), false)?;
+        let footer = read_footer(id, &*file).map_err(|error| open_error(id, error))?;
+        (file.length()?, footer.hash)
+    } else {
+        seal_file(files, id, row.end.ok_or(FsError::Invalid)?, pace)?
+    };
+    catalog.seal(id, bytes, hash)?;
+    tracing::debug!(layer = %id, bytes, "sealed");
+    Ok(())
+}
+
+/// Seals a layer's file, whose log ends at `end`, and moves it to the sealed ones. Returns its
+/// length and hash.
+pub fn seal_file(
+    files: &Files,
+    id: LayerId,
+    end: u64,
+    pace: &dyn Fn(),
+) -> Result<(u64, [u8; 32]), FsError> {
+    let file = files.disk().open(&files.active(id), true)?;
+    read_header(id, &*file).map_err(|error| open_error(id, error))?;
+    let layer = Layer::new(id, file.clone());
+    let (index, records) = build_index(&layer, end)?;
+    file.set_length(end)?;
+    let index_at = align(end, PAGE);
+    let footer_at = align(index_at + index.len() as u64, PAGE);
+    let mut tail = vec![0; (footer_at - end) as usize];
+    tail[(index_at - end) as usize..][..index.len()].copy_from_slice(&index);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < end {
+        let length = (end - at).min(buffer.len() as u64) as usize;
+        if file.read_at(&mut buffer[..length], at)? < length {
+            return Err(layer.damaged(at, "the file ends too early"));
+        }
+        hasher.update(&buffer[..length]);
+        at += length as u64;
+        pace();
+    }
+    hasher.update(&tail);
+    let hash = *hasher.finalize().as_bytes();
+    let footer = LayerFooter {
+        id,
+        end,
+        index_at,
+        index_length: index.len() as u64,
+        records,
+        hash,
+    };
+    file.write_at(&[&tail, &footer.encode()], end)?;
+    file.sync()?;
+    files.disk().rename(&files.active(id), &files.sealed(id))?;
+    files.disk().sync_directory(files.layer_directory())?;
+    files.disk().sync_directory(&files.active_directory())?;
+    Ok((footer_at + PAGE_LENGTH as u64, hash))
+}
+
+/// The index: all headers and bodies up to `end`.
+fn build_index(layer: &Layer, end: u64) -> Result<(Vec<u8>, u64), FsError> {
+    let mut index = Vec::new();
+    let mut records = 0;
+    let mut scan = LogScan::new(layer, RECORDS_AT, end);
+    while scan.at() < end {
+        let at = scan.at();
+        match scan.next()? {
+            Ok(scanned) => {
+                encode_index_entry(at, &scanned.record.encode(layer.id(), at), &mut index);
+                records += 1;
+            }
+            Err(NotARecord::Bad(what)) => return Err(layer.damaged(at, what)),
+            Err(NotARecord::Blank | NotARecord::Short { .. }) => {
+                return Err(layer.damaged(at, "the log ends before its end"));
+            }
+        }
+    }
+    Ok((index, records))
+}

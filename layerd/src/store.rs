@@ -1,0 +1,691 @@
+//! The door to a home: databases by name, and every operation on them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::catalog::sqlite::SqliteCatalog;
+use crate::catalog::{
+    Base, Catalog, CatalogError, Database, Head, Holder, LayerRow, LayerState, NewSnapshot,
+    Snapshot, StatePoint,
+};
+use crate::disk::{Disk, RealDisk};
+use crate::error::FsError;
+use crate::files::Files;
+pub use crate::follow::Follower;
+use crate::frozen::{CommitPoint, Frozen, Hold};
+use crate::hashes::ImageHashes;
+use crate::head::{HeadFile, HeadWord};
+use crate::id::{
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotName, Timestamp, random_u64,
+};
+use crate::instance::{self, Instance};
+use crate::lease::{HeldLease, boot_time_ms};
+use crate::load::{Loaded, load};
+use crate::names::Naming;
+use crate::new_layer::NewLayer;
+use crate::pin::{PIN_TTL, Pin, PinKeeper};
+use crate::recover::{RecoverError, acknowledged, recover};
+use crate::reference::Ref;
+use crate::seal::seal;
+use crate::writer::Writer;
+
+/// Where a store keeps its things.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The home: active layers, heads, locks, logs, scratch; made if it is missing.
+    pub home: PathBuf,
+    /// `sqlite:PATH`; default `<home>/catalog.db`.
+    pub meta: Option<String>,
+    /// `file:PATH`; default `<home>/objects`.
+    pub objects: Option<String>,
+}
+
+/// Why an operation on a database failed: one clear line, with the next step in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The catalog refused; its own message is complete.
+    #[error(transparent)]
+    Catalog(#[from] crate::catalog::CatalogError),
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// Nothing there of that name, or expired.
+    #[error("{0}")]
+    NoSuchRef(String),
+    /// The operation can't be done in this state (mounted, not mounted, locked file …).
+    #[error("{0}")]
+    Refused(String),
+    /// Acknowledged commits in a layer can't be read. Nothing is cut away: a clone of the last
+    /// commit that is named can go on from there.
+    #[error(
+        "{0}; `openduck-fs clone` that commit to go on from there, `openduck-fs verify --deep` names all damage"
+    )]
+    Damaged(#[from] RecoverError),
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, on which file.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Called now and then during long work: (done, total) in bytes.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// Every commit that is still kept, as `log --commits` lists it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CommitInfo {
+    /// The commit.
+    pub lsn: Lsn,
+    /// Its time.
+    pub time: Timestamp,
+    /// Payload bytes ever written, up to here.
+    pub written_bytes: u64,
+    /// The layer that holds it.
+    pub layer: LayerId,
+}
+
+/// One difference between two states, per file.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileDiff {
+    /// Path in the image.
+    pub path: String,
+    /// `added`, `removed`, `changed`.
+    pub change: &'static str,
+    /// Size before and after.
+    pub size: (u64, u64),
+    /// Bytes whose content differs.
+    pub changed_bytes: u64,
+    /// The ranges that differ, (offset, length), at most 1,000 of them.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// One damaged place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    /// The layer's file name.
+    pub layer: String,
+    /// Physical offset.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What `verify` found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VerifyReport {
+    /// No problem was found.
+    pub ok: bool,
+    /// Bytes that were read and checked.
+    pub checked_bytes: u64,
+    /// What was found.
+    pub problems: Vec<Problem>,
+}
+
+/// What `compact` did.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct CompactReport {
+    /// Layers that were replaced, and their bytes.
+    pub layers_before: u64,
+    /// Layers that replace them.
+    pub layers_after: u64,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+}
+
+/// What `gc` did, or (dry run) would do.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct GcReport {
+    /// Layers deleted, orphan files included.
+    pub layers_deleted: u64,
+    /// Their bytes.
+    pub bytes_freed: u64,
+    /// Layers that stay.
+    pub layers_kept: u64,
+}
+
+/// A reader that stays at one commit. Keeps its pin renewed in the background while it lives.
+pub struct Reader {
+    frozen: Arc<Frozen>,
+    layers: usize,
+}
+
+impl Reader {
+    /// The image.
+    #[must_use]
+    pub fn frozen(&self) -> Arc<Frozen> {
+        Arc::clone(&self.frozen)
+    }
+
+    /// Layers in its chain.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// The pin could not be renewed in time: answer ESTALE from now on.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.frozen.is_stale()
+    }
+}
+
+/// How long commits are kept unless `retention` says otherwise: 7 days.
+const RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a writer that wants to take over waits for the holder to let go.
+const STEAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An open home.
+pub struct Store {
+    files: Files,
+    catalog: Arc<dyn Catalog>,
+    pins: PinKeeper,
+    hashes: Arc<ImageHashes>,
+    instance: OnceLock<Instance>,
+}
+
+impl Store {
+    /// Opens a home; makes directories and catalog where they are missing.
+    pub fn open(config: &StoreConfig) -> Result<Arc<Store>> {
+        Store::open_on(config, Arc::new(RealDisk))
+    }
+
+    /// As [`Store::open`], over another disk.
+    pub fn open_on(config: &StoreConfig, disk: Arc<dyn Disk>) -> Result<Arc<Store>> {
+        let home = std::path::absolute(&config.home).map_err(|e| io_error("find the home", e))?;
+        if home.exists() && !home.is_dir() {
+            return Err(StoreError::Config(format!(
+                "the home {} is not a directory",
+                home.display()
+            )));
+        }
+        let objects = location(
+            config.objects.as_deref(),
+            "file:",
+            "OPENDUCK_OBJECTS",
+            &home.join("objects"),
+        )?;
+        let meta = location(
+            config.meta.as_deref(),
+            "sqlite:",
+            "OPENDUCK_META",
+            &home.join("catalog.db"),
+        )?;
+        let files = Files::open(&home, &objects, disk)
+            .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
+        let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
+        let pins = PinKeeper::new(Arc::clone(&catalog));
+        let hashes = Arc::new(ImageHashes::new(files.clone()));
+        Ok(Arc::new(Store {
+            files,
+            catalog,
+            pins,
+            hashes,
+            instance: OnceLock::new(),
+        }))
+    }
+
+    /// The home.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.files.home()
+    }
+
+    /// The catalog.
+    #[must_use]
+    pub fn catalog(&self) -> &dyn Catalog {
+        &*self.catalog
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(crate) fn hashes(&self) -> &Arc<ImageHashes> {
+        &self.hashes
+    }
+
+    /// How this process is named in leases and pins.
+    pub(crate) fn holder(&self) -> Result<&Holder> {
+        if self.instance.get().is_none() {
+            let locks = self.files.locks();
+            let instance = Instance::register(&locks)
+                .map_err(|e| io_error(&format!("take a lock file in {}", locks.display()), e))?;
+            // Another thread may have been faster; then this one's lock file goes again.
+            let _ = self.instance.set(instance);
+        }
+        self.instance
+            .get()
+            .map(Instance::holder)
+            .ok_or_else(|| StoreError::Config("no lock file".to_owned()))
+    }
+
+    /// Makes an empty database.
+    pub fn create(&self, name: &DatabaseName) -> Result<Database> {
+        Ok(self
+            .catalog
+            .create_database(name, RETENTION_DEFAULT.as_secs(), None)?)
+    }
+
+    /// All databases, each with its newest acknowledged head.
+    pub fn list(self: &Arc<Self>) -> Result<Vec<Database>> {
+        self.catalog
+            .databases()?
+            .into_iter()
+            .map(|database| self.settled(database))
+            .collect()
+    }
+
+    /// A database with its newest acknowledged head (a crashed writer's commits included).
+    pub fn database(self: &Arc<Self>, name: &DatabaseName) -> Result<Database> {
+        self.settled(self.catalog.database(name)?)
+    }
+
+    /// Brings a database's head up to date: recovers what a killed writer left, and takes the head
+    /// word of a living one.
+    pub(crate) fn settled(self: &Arc<Self>, database: Database) -> Result<Database> {
+        let mut database = database;
+        let active = self
+            .catalog
+            .layers(database.id)?
+            .into_iter()
+            .any(|row| row.state == LayerState::Active);
+        let dead = match self.catalog.lease(database.id)? {
+            Some(lease) => instance::is_dead(&self.files.locks(), &lease.holder),
+            None => true,
+        };
+        if active && dead {
+            match self.recover_dead(&database) {
+                Ok(()) => database = self.catalog.database_by_id(database.id)?,
+                // A home that can't be written can still be read up to the last published head;
+                // a writer that came meanwhile recovered by itself.
+                Err(error) if error.is_read_only() => {
+                    tracing::warn!(%error, "recovery waits for the next writer")
+                }
+                Err(StoreError::Catalog(CatalogError::LeaseHeld { .. })) => {}
+                // What lies before the damage can be read.
+                Err(StoreError::Damaged(error)) => {
+                    tracing::error!(%error, "recovery is not possible")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(word) = self.head_word(database.id)
+            && word.epoch == database.epoch
+            && word.point.lsn > database.head.lsn()
+        {
+            database.head = Head {
+                point: Some(word.point),
+                time: word.time,
+                written_bytes: word.written_bytes,
+            };
+        }
+        Ok(database)
+    }
+
+    pub(crate) fn head_word(&self, database: DatabaseId) -> Option<HeadWord> {
+        HeadFile::open(&self.files.head(database), false)
+            .ok()?
+            .load()
+    }
+
+    fn recover_dead(self: &Arc<Self>, database: &Database) -> Result<()> {
+        let lease = self.acquire(database)?;
+        let recovered = self.recover_layers(database.id, lease.epoch());
+        lease.release()?;
+        recovered
+    }
+
+    /// Takes the lease, at once if its holder is a dead process of this home.
+    pub(crate) fn acquire(&self, database: &Database) -> Result<HeldLease> {
+        let locks = self.files.locks();
+        let is_dead = |lease: &crate::catalog::Lease| instance::is_dead(&locks, &lease.holder);
+        Ok(HeldLease::acquire(
+            Arc::clone(&self.catalog),
+            database.id,
+            self.holder()?,
+            &is_dead,
+        )?)
+    }
+
+    /// Ends every layer that an earlier writer left active. The caller holds the lease.
+    pub(crate) fn recover_layers(&self, id: DatabaseId, epoch: Epoch) -> Result<()> {
+        let word = self.head_word(id);
+        let mut active: Vec<LayerRow> = self
+            .catalog
+            .layers(id)?
+            .into_iter()
+            .filter(|row| row.state == LayerState::Active)
+            .collect();
+        active.sort_by_key(|row| row.first_lsn);
+        for row in active {
+            let head = self.catalog.database_by_id(id)?.head;
+            let recovered = recover(&self.files, &row, acknowledged(row.id, word, &head))?;
+            let head = recovered.head.unwrap_or(head);
+            self.catalog.rotate(id, epoch, &recovered.rotation, &head)?;
+            if recovered.rotation.commits.is_none() {
+                // The catalog has marked it dead; nothing was ever in it.
+                let _ = std::fs::remove_file(self.files.active(row.id));
+            }
+            self.store_head_word(id, epoch, &head, recovered.rotation.end)?;
+            tracing::info!(layer = %row.id, lsn = %head.lsn(), "recovered the layer of a writer that ended unexpectedly");
+        }
+        Ok(())
+    }
+
+    /// Tells the readers of this host about a head that did not come from a living writer.
+    pub(crate) fn store_head_word(
+        &self,
+        id: DatabaseId,
+        epoch: Epoch,
+        head: &Head,
+        end: u64,
+    ) -> Result<()> {
+        let Some(point) = head.point else {
+            return Ok(());
+        };
+        let file = HeadFile::open(&self.files.head(id), true)
+            .map_err(|e| io_error("map the head word", e))?;
+        file.store(&HeadWord {
+            epoch,
+            point,
+            end,
+            time: head.time,
+            written_bytes: head.written_bytes,
+        });
+        Ok(())
+    }
+
+    /// Resolves, pins and loads the chain of a state.
+    pub(crate) fn load_pinned(
+        &self,
+        id: DatabaseId,
+        point: Option<StatePoint>,
+    ) -> Result<(Loaded, Option<Arc<Pin>>, u64)> {
+        let begin = boot_time_ms();
+        let pin = random_u64();
+        let pinned = self.holder().and_then(|holder| {
+            let chain = self.catalog.pin_chain(id, point, pin, holder, PIN_TTL)?;
+            Ok((chain, Some(self.pins.keep(pin, holder, begin))))
+        });
+        let (chain, pin) = match pinned {
+            Err(error) if error.is_read_only() => {
+                tracing::warn!(%error, "the home can't be written: its layers are read without a pin");
+                (self.catalog.chain(id, point)?, None)
+            }
+            result => result?,
+        };
+        Ok((load(&self.files, &chain)?, pin, chain.generation))
+    }
+
+    /// The layers of one state, bottom first, as `show` draws them.
+    pub fn stack(
+        self: &Arc<Self>,
+        name: &DatabaseName,
+        reference: &Ref,
+    ) -> Result<(Lsn, Vec<LayerRow>)> {
+        let database = self.database(name)?;
+        let state = self.resolve(&database, reference)?;
+        let chain = self.catalog.chain(database.id, state.point)?;
+        Ok((state.lsn(), chain.layers))
+    }
+
+    /// Bytes that a database's own layers take in the store.
+    pub fn bytes(&self, database: &Database) -> Result<u64> {
+        let rows = self.catalog.layers(database.id)?;
+        let mut bytes = 0;
+        for row in rows {
+            bytes += match row.bytes {
+                Some(bytes) => bytes,
+                None => match row.end {
+                    Some(end) => end,
+                    None => self
+                        .head_word(database.id)
+                        .filter(|word| word.point.layer == row.id)
+                        .map_or(0, |word| word.end),
+                },
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// Takes the lease and opens the live image; recovers first where the last writer was killed.
+    /// `steal`: ask a living holder to hand over, and wait for it up to 20 s.
+    pub fn open_writer(self: &Arc<Self>, name: &DatabaseName, steal: bool) -> Result<Writer> {
+        let database = self.catalog.database(name)?;
+        let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
+        let lease = loop {
+            match self.acquire(&database) {
+                Err(StoreError::Catalog(CatalogError::LeaseHeld { .. }))
+                    if steal && std::time::Instant::now() < deadline =>
+                {
+                    self.catalog.want_lease(database.id)?;
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                result => break result?,
+            }
+        };
+        Writer::open(self, &database, lease)
+    }
+
+    /// Resolves, pins and loads one state.
+    pub fn open_reader(self: &Arc<Self>, name: &DatabaseName, reference: &Ref) -> Result<Reader> {
+        let mut tries = 0;
+        loop {
+            let database = self.database(name)?;
+            let state = self.resolve(&database, reference)?;
+            match self.load_pinned(database.id, state.point) {
+                // Compaction or garbage collection came in between: look again.
+                Err(StoreError::Catalog(CatalogError::NoSuchLayer(_))) if tries < 5 => tries += 1,
+                Err(error) => return Err(error),
+                Ok((loaded, pin, _)) => {
+                    let hold = Hold {
+                        naming: Naming::new(&database.name),
+                        pin,
+                        hashes: Arc::clone(&self.hashes),
+                    };
+                    let frozen = Frozen::new(loaded.image, state, Arc::new(hold));
+                    return Ok(Reader {
+                        frozen: Arc::new(frozen),
+                        layers: loaded.layers.len(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// A reader that can be asked for the newest commit.
+    pub fn open_follower(self: &Arc<Self>, name: &DatabaseName) -> Result<Follower> {
+        Follower::open(self, self.database(name)?)
+    }
+
+    /// Names the newest acknowledged commit.
+    pub fn snapshot(
+        self: &Arc<Self>,
+        name: &DatabaseName,
+        snapshot: Option<&SnapshotName>,
+    ) -> Result<Snapshot> {
+        let database = self.database(name)?;
+        if database.head.point.is_none() {
+            return Err(StoreError::Refused(format!(
+                "{name} has no commit yet, so there is nothing to snapshot; write to it first"
+            )));
+        }
+        let Head {
+            time,
+            written_bytes,
+            ..
+        } = database.head;
+        let new = NewSnapshot {
+            name: snapshot.cloned(),
+            lsn: database.head.lsn(),
+            time,
+            written_bytes,
+        };
+        Ok(self.catalog.add_snapshot(database.id, &new)?)
+    }
+
+    /// Takes a snapshot away, by name or id; its commit is then under retention alone.
+    pub fn unsnapshot(&self, name: &DatabaseName, snapshot: &Ref) -> Result<()> {
+        let database = self.catalog.database(name)?;
+        let found = match snapshot {
+            Ref::Name(name) => self.catalog.snapshot_by_name(database.id, name)?,
+            Ref::Id(id) => self.catalog.snapshot_by_id(database.id, *id)?,
+            other => {
+                return Err(StoreError::NoSuchRef(format!(
+                    "{other} is not a snapshot's name or id; `openduck-fs log {name}` lists them"
+                )));
+            }
+        };
+        Ok(self.catalog.remove_snapshot(database.id, found.id)?)
+    }
+
+    /// A database's snapshots, oldest first.
+    pub fn snapshots(&self, name: &DatabaseName) -> Result<Vec<Snapshot>> {
+        let database = self.catalog.database(name)?;
+        Ok(self.catalog.snapshots(database.id)?)
+    }
+
+    /// Makes a database that begins with a state of another. Copies nothing.
+    pub fn clone_database(
+        self: &Arc<Self>,
+        source: &DatabaseName,
+        reference: &Ref,
+        new: &DatabaseName,
+    ) -> Result<Database> {
+        let database = self.database(source)?;
+        let state = self.resolve(&database, reference)?;
+        let base = Base {
+            database: database.id,
+            point: state.point,
+        };
+        Ok(self.catalog.create_database(
+            new,
+            database.retention_s,
+            Some((base, state.time, state.written_bytes)),
+        )?)
+    }
+
+    /// Adds a commit with the image of `reference`; refused while mounted for writing.
+    pub fn restore(self: &Arc<Self>, name: &DatabaseName, reference: &Ref) -> Result<Lsn> {
+        let database = self.catalog.database(name)?;
+        let lease = self.acquire(&database)?;
+        let result = self
+            .recover_layers(database.id, lease.epoch())
+            .and_then(|()| {
+                let database = self.database(name)?;
+                let state = self.resolve(&database, reference)?;
+                self.add_restoring_layer(&database, &lease, &state)
+            });
+        lease.release()?;
+        result
+    }
+
+    /// A layer that holds nothing but a commit, and stands on an older state.
+    fn add_restoring_layer(
+        &self,
+        database: &Database,
+        lease: &HeldLease,
+        state: &CommitPoint,
+    ) -> Result<Lsn> {
+        let lsn = database.head.lsn().next();
+        let time = Timestamp::now().max(Timestamp(database.head.time.0 + 1));
+        let mut layer = NewLayer::begin(
+            &self.files,
+            database.id,
+            lease.epoch(),
+            state.point,
+            lsn,
+            database.head.written_bytes,
+        )?;
+        layer.commit(lsn, time, database.head.written_bytes)?;
+        let head = layer.publish(&*self.catalog, lease.epoch(), &[])?;
+        self.store_head_word(database.id, lease.epoch(), &head, layer.end())?;
+        self.seal_rotated(database.id, &|| ())?;
+        Ok(lsn)
+    }
+
+    /// Removes a database; `undrop` brings it back while its retention lasts.
+    pub fn remove(self: &Arc<Self>, name: &DatabaseName) -> Result<()> {
+        let database = self.database(name)?;
+        Ok(self.catalog.drop_database(database.id)?)
+    }
+
+    /// Brings a removed database back.
+    pub fn undrop(&self, name: &DatabaseName) -> Result<Database> {
+        Ok(self.catalog.undrop_database(name)?)
+    }
+
+    /// Sets how long commits are kept.
+    pub fn set_retention(&self, name: &DatabaseName, retention: Duration) -> Result<()> {
+        let database = self.catalog.database(name)?;
+        Ok(self
+            .catalog
+            .set_retention(database.id, retention.as_secs())?)
+    }
+
+    /// Seals every layer of a database that is rotated and not sealed yet.
+    pub fn seal_rotated(&self, id: DatabaseId, pace: &dyn Fn()) -> Result<()> {
+        for row in self
+            .catalog
+            .layers(id)?
+            .iter()
+            .filter(|row| row.state == LayerState::Rotated)
+        {
+            seal(&self.files, &*self.catalog, row, pace)?;
+        }
+        Ok(())
+    }
+}
+
+impl StoreError {
+    /// Whether it failed because the home, or the catalog, can't be written.
+    fn is_read_only(&self) -> bool {
+        match self {
+            StoreError::Io { source, .. } => {
+                matches!(
+                    source.kind(),
+                    std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied
+                )
+            }
+            StoreError::Fs(FsError::ReadOnlyDisk) => true,
+            StoreError::Catalog(CatalogError::ReadOnly { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// An [`StoreError::Io`].
+pub(crate) fn io_error(what: &str, source: std::io::Error) -> StoreError {
+    StoreError::Io {
+        what: format!("cannot {what}"),
+        source,
+    }
+}
+
+/// The path behind `scheme`, or the default.
+fn location(value: Option<&str>, scheme: &str, variable: &str, default: &Path) -> Result<PathBuf> {
+    match value {
+        None => Ok(default.to_owned()),
+        Some(value) => match value.strip_prefix(scheme) {
+            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+            _ => Err(StoreError::Config(format!(
+                "{value:?} is not understood; {variable} must be {scheme}PATH"
+            ))),
+        },
+    }
+}

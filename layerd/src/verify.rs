@@ -1,0 +1,441 @@
+//! Verify: is every layer what was written?
+//!
+//! Shallow: each layer's file is there, has its length, and its header, footer and index are whole
+//! and agree with the catalog. Deep: every byte of every layer file is read; sealed files are
+//! compared with their hash, payloads with their checksums, and what is neither (padding, room
+//! allocated ahead) must be zero.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::{Database, LayerKind, LayerRow, LayerState};
+use crate::disk::DiskFile;
+use crate::files::Files;
+use crate::format::{PAGE_LENGTH, RECORDS_AT};
+use crate::id::{DatabaseName, LayerId};
+use crate::instance;
+use crate::layer::Layer;
+use crate::load::{note_payload, read_image_header};
+use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
+use crate::scan::{LogScan, OpenError, Scanned, read_footer, read_header, scan_index};
+use crate::store::{Problem, Progress, Result, Store, VerifyReport};
+
+const STEP: usize = 1 << 20;
+/// How long a living writer may take from writing a record's first byte to its last.
+const WRITE_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Store {
+    /// Checks one database's layers (and those it stands on), or all files of the store. `deep`
+    /// reads every byte.
+    pub fn verify(
+        self: &Arc<Self>,
+        name: Option<&DatabaseName>,
+        deep: bool,
+        progress: Progress<'_>,
+    ) -> Result<VerifyReport> {
+        let inventory = self.catalog().inventory()?;
+        let rows: Vec<LayerRow> = match name {
+            None => inventory.layers,
+            Some(name) => {
+                let database = self.catalog().database(name)?;
+                let mut rows = self
+                    .catalog()
+                    .chain(database.id, database.head.point)?
+                    .layers;
+                rows.extend(self.catalog().layers(database.id)?);
+                let mut seen = HashSet::new();
+                rows.retain(|row| seen.insert(row.id));
+                rows
+            }
+        };
+        let total = rows
+            .iter()
+            .map(|row| row.bytes.or(row.end).unwrap_or(0))
+            .sum();
+        let mut check = Check {
+            store: self,
+            deep,
+            report: VerifyReport::default(),
+            total,
+            progress,
+        };
+        for row in &rows {
+            check.layer(row, &inventory.databases);
+        }
+        if name.is_none() {
+            check.foreign_files()?;
+        }
+        let mut report = check.report;
+        report.ok = report.problems.is_empty();
+        progress(total, total);
+        Ok(report)
+    }
+}
+
+struct Check<'a> {
+    store: &'a Arc<Store>,
+    deep: bool,
+    report: VerifyReport,
+    total: u64,
+    progress: Progress<'a>,
+}
+
+impl Check<'_> {
+    fn files(&self) -> &Files {
+        self.store.files()
+    }
+
+    fn problem(&mut self, path: &Path, offset: u64, what: impl Into<String>) {
+        let layer = path
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        self.report.problems.push(Problem {
+            layer,
+            offset,
+            what: what.into(),
+        });
+    }
+
+    fn checked(&mut self, bytes: u64) {
+        self.report.checked_bytes += bytes;
+        (self.progress)(self.report.checked_bytes.min(self.total), self.total);
+    }
+
+    fn layer(&mut self, row: &LayerRow, databases: &[Database]) {
+        match (row.kind, row.state) {
+            (LayerKind::Image, _) => self.image(row),
+            (LayerKind::Delta, LayerState::Sealed) => self.sealed(row),
+            (LayerKind::Delta, LayerState::Active | LayerState::Rotated) => {
+                let writer_lives = databases
+                    .iter()
+                    .any(|database| database.id == row.database && self.is_written(database));
+                self.unsealed(row, writer_lives);
+            }
+        }
+    }
+
+    fn is_written(&self, database: &Database) -> bool {
+        let lease = self.store.catalog().lease(database.id).ok().flatten();
+        lease.is_some_and(|lease| !instance::is_dead(&self.files().locks(), &lease.holder))
+    }
+
+    /// Opens a layer's file; a missing one is a problem unless the layer is dead.
+    fn open(&mut self, row: &LayerRow, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        match self.files().disk().open(path, false) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let gone = error.kind() == std::io::ErrorKind::NotFound;
+                if !(gone
+                    && (row.dead_since.is_some()
+                        || !self.store.catalog().knows_layer(row.id).unwrap_or(true)))
+                {
+                    self.problem(path, 0, format!("cannot be opened: {error}"));
+                }
+                None
+            }
+        }
+    }
+
+    fn open_problem(&mut self, path: &Path, error: &OpenError) {
+        let offset = match error {
+            OpenError::Page { at, .. } | OpenError::Index { at, .. } => *at,
+            OpenError::Io(_) => 0,
+        };
+        self.problem(path, offset, error.to_string());
+    }
+
+    fn sealed(&mut self, row: &LayerRow) {
+        let path = self.files().sealed(row.id);
+        let Some(file) = self.open(row, &path) else {
+            return;
+        };
+        let length = file.length().unwrap_or(0);
+        if row.bytes.is_some_and(|bytes| bytes != length) {
+            self.problem(
+                &path,
+                length,
+                format!(
+                    "the file has {length} bytes instead of {}",
+                    row.bytes.unwrap_or(0)
+                ),
+            );
+        }
+        if let Err(error) = read_header(row.id, &*file) {
+            self.open_problem(&path, &error);
+        }
+        let footer = match read_footer(row.id, &*file) {
+            Ok(footer) => footer,
+            Err(error) => return self.open_problem(&path, &error),
+        };
+        if row.hash.is_some_and(|hash| hash != footer.hash) {
+            self.problem(
+                &path,
+                length,
+                "the footer's hash is not the one in the catalog",
+            );
+        }
+        let layer = Layer::new(row.id, Arc::clone(&file));
+        let scanned = scan_index(&layer, &footer, |scanned| {
+            note_payload(&layer, &scanned);
+            Ok(true)
+        });
+        if let Err(error) = scanned {
+            self.open_problem(&path, &error);
+        }
+        self.checked(footer.index_length + 2 * PAGE_LENGTH as u64);
+        if self.deep {
+            self.payloads(&layer, &path);
+            self.whole_file(
+                &*file,
+                &path,
+                length.saturating_sub(PAGE_LENGTH as u64),
+                footer.hash,
+            );
+        }
+    }
+
+    /// Compares the payloads with their checksums: names the place of damage.
+    fn payloads(&mut self, layer: &Layer, path: &Path) {
+        let mut problems = Vec::new();
+        layer.verify_payloads(|offset, what| problems.push((offset, what)), |_| ());
+        for (offset, what) in problems {
+            self.problem(path, offset, what);
+        }
+    }
+
+    /// Compares the first `length` bytes with their hash: finds damage anywhere.
+    fn whole_file(&mut self, file: &dyn DiskFile, path: &Path, length: u64, hash: [u8; 32]) {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; STEP];
+        let mut at = 0;
+        while at < length {
+            let want = (length - at).min(STEP as u64) as usize;
+            match file.read_at(&mut buffer[..want], at) {
+                Ok(0) => return self.problem(path, at, "the file ends too early"),
+                Ok(got) => {
+                    hasher.update(&buffer[..got]);
+                    at += got as u64;
+                    self.checked(got as u64);
+                }
+                Err(error) => return self.problem(path, at, format!("cannot be read: {error}")),
+            }
+        }
+        if *hasher.finalize().as_bytes() != hash
+            && !self
+                .report
+                .problems
+                .iter()
+                .any(|p| path.ends_with(&p.layer))
+        {
+            self.problem(path, 0, "the content does not match its hash");
+        }
+    }
+
+    fn image(&mut self, row: &LayerRow) {
+        let (path, sums_path) = (self.files().image(row.id), self.files().sums(row.id));
+        let Some(file) = self.open(row, &path) else {
+            return;
+        };
+        if self.open(row, &sums_path).is_none() {
+            return;
+        }
+        let (header, sums) = match read_image_header(self.files(), row.id) {
+            Ok(found) => found,
+            Err(error) => return self.open_problem(&sums_path, &error),
+        };
+        if row.hash.is_some_and(|hash| hash != header.hash) {
+            self.problem(&sums_path, 0, "its hash is not the one in the catalog");
+        }
+        let length = file.length().unwrap_or(0);
+        if length != header.size {
+            self.problem(
+                &path,
+                length,
+                format!("the file has {length} bytes instead of {}", header.size),
+            );
+        }
+        self.checked(sums.len() as u64 * 4 + PAGE_LENGTH as u64);
+        if self.deep {
+            let layer = Layer::image(row.id, Arc::clone(&file), header.size, sums);
+            self.payloads(&layer, &path);
+            self.whole_file(&*file, &path, header.size, header.hash);
+        }
+    }
+
+    fn unsealed(&mut self, row: &LayerRow, writer_lives: bool) {
+        let path = self.files().active(row.id);
+        // It may have been sealed since the catalog was read.
+        if !path.exists() && self.files().sealed(row.id).exists() {
+            return self.sealed(row);
+        }
+        let Some(file) = self.open(row, &path) else {
+            return;
+        };
+        if let Err(error) = read_header(row.id, &*file) {
+            return self.open_problem(&path, &error);
+        }
+        let layer = Arc::new(Layer::new(row.id, file));
+        let log = match self.log(&layer, row, &path) {
+            Some(log) => log,
+            None => return,
+        };
+        self.checked(log.end);
+        if self.deep {
+            self.payloads(&layer, &path);
+            self.blanks(&layer, row, &log, writer_lives, &path);
+        }
+    }
+
+    /// Walks the log as far as it must reach, and further while there are records.
+    fn log(&mut self, layer: &Arc<Layer>, row: &LayerRow, path: &Path) -> Option<Walked> {
+        let word = self
+            .store
+            .head_word(row.database)
+            .filter(|word| word.point.layer == row.id);
+        let must_reach = row.end.or(word.map(|word| word.end)).unwrap_or(RECORDS_AT);
+        let mut scan = LogScan::new(layer, RECORDS_AT, row.end.unwrap_or(u64::MAX));
+        let mut gaps = vec![];
+        let mut end = RECORDS_AT;
+        loop {
+            match scan.next() {
+                Ok(Ok(scanned)) => {
+                    note_payload(layer, &scanned);
+                    gaps.extend(padding(&scanned));
+                    end = scanned.place.end;
+                }
+                Ok(Err(_)) if end < must_reach => {
+                    self.problem(
+                        path,
+                        end,
+                        "a record of the log is damaged, and later commits were acknowledged",
+                    );
+                    return None;
+                }
+                Ok(Err(_)) => return Some(Walked { end, gaps }),
+                Err(error) => {
+                    self.problem(path, end, format!("cannot be read: {error}"));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Padding between records, and room behind the log, must be zero, but for what a write that
+    /// never ended left there.
+    fn blanks(
+        &mut self,
+        layer: &Arc<Layer>,
+        row: &LayerRow,
+        log: &Walked,
+        writer_lives: bool,
+        path: &Path,
+    ) {
+        for (begin, end) in &log.gaps {
+            if let Some(at) = first_nonzero(layer, *begin, *end) {
+                self.problem(path, at, "padding is not zero");
+            }
+        }
+        if row.end.is_some() {
+            return;
+        }
+        let length = layer.file().length().unwrap_or(log.end);
+        let Some(at) = unexplained(layer, log.end, length) else {
+            return;
+        };
+        if writer_lives {
+            // It may be a record on its way: a moment later it is whole, and so is the log.
+            std::thread::sleep(WRITE_PATIENCE);
+            let fresh = Arc::new(Layer::new(layer.id(), Arc::clone(layer.file())));
+            let mut scan = LogScan::new(&fresh, log.end, u64::MAX);
+            while matches!(scan.next(), Ok(Ok(_))) {}
+            if scan.at() > at || unexplained(&fresh, scan.at(), length).is_none_or(|now| now != at)
+            {
+                return;
+            }
+        }
+        self.problem(path, at, "the room behind the log is not blank");
+    }
+
+    /// Files among the layers that are none.
+    fn foreign_files(&mut self) -> Result<()> {
+        for directory in [
+            self.files().active_directory(),
+            self.files().layer_directory().to_owned(),
+        ] {
+            let Ok(entries) = std::fs::read_dir(&directory) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                let stem = path.file_stem().and_then(|stem| stem.to_str());
+                let known = matches!(
+                    path.extension().and_then(|end| end.to_str()),
+                    Some("delta" | "image" | "sums")
+                );
+                if !known || stem.is_none_or(|stem| stem.parse::<LayerId>().is_err()) {
+                    self.problem(&path, 0, "this file does not belong to the store");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Walked {
+    end: u64,
+    /// Padding within and between records.
+    gaps: Vec<(u64, u64)>,
+}
+
+/// The padding around a data record's payload.
+fn padding(scanned: &Scanned) -> Vec<(u64, u64)> {
+    let Change::Data {
+        length, payload_at, ..
+    } = scanned.record.change
+    else {
+        return Vec::new();
+    };
+    let body_end = scanned.at + HEADER_LENGTH as u64 + scanned.record.change.body_length();
+    let gaps = [
+        (body_end, payload_at),
+        (payload_at + length, scanned.place.end),
+    ];
+    gaps.into_iter()
+        .filter(|(begin, end)| begin < end)
+        .collect()
+}
+
+fn first_nonzero(layer: &Layer, begin: u64, end: u64) -> Option<u64> {
+    let mut buffer = vec![0; STEP];
+    let mut at = begin;
+    while at < end {
+        let want = (end - at).min(STEP as u64) as usize;
+        let got = layer.file().read_at(&mut buffer[..want], at).ok()?;
+        if let Some(skip) = buffer[..got].iter().position(|b| *b != 0) {
+            return Some(at + skip as u64);
+        }
+        if got < want {
+            return None;
+        }
+        at += got as u64;
+    }
+    None
+}
+
+/// The first byte behind the log that is not zero and belongs to no record that a killed writer
+/// left: a whole one behind a gap, or a torn one with its header.
+fn unexplained(layer: &Arc<Layer>, end: u64, length: u64) -> Option<u64> {
+    let mut at = end;
+    while let Some(found) = first_nonzero(layer, at, length) {
+        let begin = found / RECORD_ALIGN * RECORD_ALIGN;
+        let mut head = vec![0; 64 << 10];
+        let got = layer.file().read_at(&mut head, begin).ok()?;
+        match Record::decode(layer.id(), begin, &head[..got]) {
+            Ok((_, place)) => at = place.end,
+            Err(_) => return Some(found),
+        }
+    }
+    None
+}

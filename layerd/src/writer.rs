@@ -1,0 +1,936 @@
+//! The one writer of a database: the live image and its log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
+use crate::catalog::{
+    CatalogError, CommitRange, Database, Head, LayerKind, LayerRow, LayerState, Rotation,
+    StatePoint,
+};
+use crate::error::FsError;
+use crate::format::LayerHeader;
+use crate::frozen::{self, Attr, CommitPoint, DirEntry, FileKind, Frozen, Hold};
+use crate::head::{HeadFile, HeadWord};
+use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
+use crate::image::{self, Image, Node};
+use crate::layer::Layer;
+use crate::lease::{HeldLease, LEASE_HEARTBEAT};
+use crate::log::{Commit, Log, NextLayer};
+use crate::maintain::Caretaker;
+use crate::names::Naming;
+use crate::record::Change;
+use crate::store::{Store, StoreError, io_error};
+
+/// What a new file or directory begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFile {
+    /// Plain file or directory.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What `setattr` changes; `None` leaves a thing as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// New length: cuts, or extends by a hole.
+    pub size: Option<u64>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last change of content.
+    pub mtime: Option<Timestamp>,
+}
+
+/// What a rename does where the new name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// The new name's old file goes, at once.
+    Replace,
+    /// `EEXIST`.
+    NoReplace,
+    /// The two files change places.
+    Exchange,
+}
+
+/// The live image. All calls may be made from any thread.
+///
+/// Dropping it without [`Writer::close`] is like killing the process: nothing acknowledged is
+/// lost, the next opening recovers.
+pub struct Writer {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the writer's threads share.
+struct Shared {
+    store: Arc<Store>,
+    database: DatabaseId,
+    naming: Naming,
+    hold: Arc<Hold>,
+    lease: HeldLease,
+    log: Log,
+    head: HeadFile,
+    committed: RwLock<Arc<Frozen>>,
+    /// How many handles each file has; a file without a name lives as long as it has one.
+    open: Mutex<HashMap<FileId, u64>>,
+    /// Held from looking at names to having changed them.
+    names: Mutex<()>,
+    /// First LSN of the active layer, and how many layers the image rests on.
+    active: Mutex<Active>,
+    publishing: Mutex<Publishing>,
+    wake: Condvar,
+}
+
+struct Active {
+    first_lsn: Lsn,
+    first_time: Option<Timestamp>,
+    since: Instant,
+    /// The layers that the live image may refer to.
+    layers: Vec<Arc<Layer>>,
+    /// The catalog's generation of those layers.
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Publishing {
+    head: Option<Head>,
+    ended: bool,
+}
+
+/// The catalog's head moves at most this often.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How often the background looks for something to do.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
+/// A layer of this size is ended at the next commit.
+const LAYER_BYTES_MAX: u64 = 256 << 20;
+/// A layer of this age is ended, so that its commits can be compacted.
+const LAYER_AGE_MAX: Duration = Duration::from_secs(3600);
+/// The largest file: offsets are signed for the kernel.
+const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+
+impl Writer {
+    /// Takes the lease, recovers, loads, and begins a new layer.
+    pub(crate) fn open(
+        store: &Arc<Store>,
+        database: &Database,
+        lease: HeldLease,
+    ) -> Result<Writer, StoreError> {
+        let epoch = lease.epoch();
+        store.recover_layers(database.id, epoch)?;
+        let database = store.catalog().database_by_id(database.id)?;
+        let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
+        let hold = Arc::new(Hold {
+            naming: Naming::new(&database.name),
+            pin,
+            hashes: Arc::clone(store.hashes()),
+        });
+        let layer = new_layer_file(store, epoch)?;
+        let time = loaded.time.max(database.head.time);
+        let written_bytes = database.head.written_bytes;
+        let first_lsn = database.head.lsn().next();
+        let commit = CommitPoint {
+            point: database.head.point,
+            time,
+            written_bytes,
+        };
+        let committed = Arc::new(Frozen::new(loaded.image.clone(), commit, Arc::clone(&hold)));
+        let head = HeadFile::open(&store.files().head(database.id), true)
+            .map_err(|e| io_error("map the head word", e))?;
+        let log = Log::new(
+            Arc::clone(&layer),
+            database.head.lsn(),
+            time,
+            written_bytes,
+            loaded.image,
+        );
+        let shared = Arc::new(Shared {
+            store: Arc::clone(store),
+            database: database.id,
+            naming: Naming::new(&database.name),
+            hold,
+            lease,
+            log,
+            head,
+            committed: RwLock::new(committed),
+            open: Mutex::default(),
+            names: Mutex::new(()),
+            active: Mutex::new(Active {
+                first_lsn,
+                first_time: None,
+                since: Instant::now(),
+                layers: loaded.layers,
+                generation,
+            }),
+            publishing: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        shared.announce(&layer, database.head.point, first_lsn, written_bytes)?;
+        let spawn = |name: &str, run: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread
+                .spawn(move || run(&shared))
+                .map_err(|e| io_error("start a thread", e))
+        };
+        let threads = vec![
+            spawn("publish", Shared::publish_loop)?,
+            spawn("lease", Shared::lease_loop)?,
+            spawn("maintenance", Shared::maintenance_loop)?,
+        ];
+        Ok(Writer {
+            shared,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// The lease's number.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.lease.epoch()
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> DatabaseId {
+        self.shared.database
+    }
+
+    /// The newest acknowledged commit, as an image: one `Arc` clone.
+    #[must_use]
+    pub fn committed(&self) -> Arc<Frozen> {
+        Arc::clone(&self.shared.committed.read())
+    }
+
+    /// How many layers the live image rests on, the active one included.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.shared.active.lock().layers.len() + 1
+    }
+
+    /// Bytes used in the active layer.
+    #[must_use]
+    pub fn active_bytes(&self) -> u64 {
+        self.shared.log.position().1
+    }
+
+    /// Finds a name in a directory.
+    pub fn lookup(&self, parent: FileId, name: &[u8]) -> Result<Attr, FsError> {
+        let stored = self.shared.naming.stored(parent, name)?;
+        let image = self.shared.log.image();
+        image.directory(parent)?;
+        let file = image.find(parent, &stored).ok_or(FsError::NotFound)?;
+        Ok(image.node(file)?.attr(file))
+    }
+
+    /// A file's attributes.
+    pub fn attr(&self, file: FileId) -> Result<Attr, FsError> {
+        Ok(self.shared.log.image().node(file)?.attr(file))
+    }
+
+    /// A directory's names, in order.
+    pub fn list(&self, directory: FileId) -> Result<Vec<DirEntry>, FsError> {
+        let image = self.shared.log.image().clone();
+        frozen::list(&image, &self.shared.naming, directory)
+    }
+
+    /// As [`Frozen::read`].
+    pub fn read(
+        &self,
+        file: FileId,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FsError> {
+        image::read(&*self.node(file)?, offset, length, out)
+    }
+
+    /// As [`Frozen::seek_data`].
+    pub fn seek_data(&self, file: FileId, offset: u64) -> Result<Option<u64>, FsError> {
+        Ok(self.node(file)?.seek_data(offset))
+    }
+
+    /// As [`Frozen::seek_hole`].
+    pub fn seek_hole(&self, file: FileId, offset: u64) -> Result<u64, FsError> {
+        Ok(self.node(file)?.seek_hole(offset))
+    }
+
+    fn node(&self, file: FileId) -> Result<Arc<Node>, FsError> {
+        self.shared.log.image().node(file).map(Arc::clone)
+    }
+
+    /// The plain file `file`, or an error that says what it is instead.
+    fn plain_file(&self, file: FileId) -> Result<Arc<Node>, FsError> {
+        let node = self.node(file)?;
+        if node.kind == FileKind::File {
+            Ok(node)
+        } else {
+            Err(FsError::IsADirectory)
+        }
+    }
+
+    /// Makes a file or directory; [`FsError::Exists`] if the name is taken.
+    pub fn create(&self, parent: FileId, name: &[u8], new: NewFile) -> Result<Attr, FsError> {
+        let name = self.shared.naming.stored(parent, name)?;
+        let _names = self.shared.names.lock();
+        let file = {
+            let image = self.shared.log.image();
+            image.directory(parent)?;
+            if image.find(parent, &name).is_some() {
+                return Err(FsError::Exists);
+            }
+            image.next_file()
+        };
+        let NewFile {
+            kind,
+            mode,
+            uid,
+            gid,
+        } = new;
+        self.shared.log.append(Change::Create {
+            parent,
+            file,
+            kind,
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            name,
+        })?;
+        self.attr(file)
+    }
+
+    /// Takes a file's name away; the content lives on until the last [`Writer::released`].
+    pub fn unlink(&self, parent: FileId, name: &[u8]) -> Result<(), FsError> {
+        self.remove_name(parent, name, |image, file| {
+            if image.node(file)?.kind == FileKind::Directory {
+                Err(FsError::IsADirectory)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: FileId, name: &[u8]) -> Result<(), FsError> {
+        self.remove_name(parent, name, |image, file| {
+            image.directory(file)?;
+            if image.is_empty_directory(file) {
+                Ok(())
+            } else {
+                Err(FsError::NotEmpty)
+            }
+        })
+    }
+
+    fn remove_name(
+        &self,
+        parent: FileId,
+        name: &[u8],
+        check: impl Fn(&Image, FileId) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        let name = self.shared.naming.stored(parent, name)?;
+        let _names = self.shared.names.lock();
+        let file = {
+            let image = self.shared.log.image();
+            image.directory(parent)?;
+            let file = image.find(parent, &name).ok_or(FsError::NotFound)?;
+            check(&image, file)?;
+            file
+        };
+        self.shared.log.append(Change::Unlink { parent, name })?;
+        self.shared.forget_if_closed(file);
+        Ok(())
+    }
+
+    /// Moves a name. What a directory replaces must be an empty directory, what a file replaces a
+    /// file; a directory can't be moved below itself.
+    pub fn rename(
+        &self,
+        from: (FileId, &[u8]),
+        to: (FileId, &[u8]),
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        let from = (from.0, self.shared.naming.stored(from.0, from.1)?);
+        let to = (to.0, self.shared.naming.stored(to.0, to.1)?);
+        let _names = self.shared.names.lock();
+        let replaced = {
+            let image = self.shared.log.image();
+            image.directory(from.0)?;
+            image.directory(to.0)?;
+            let moved = image.find(from.0, &from.1).ok_or(FsError::NotFound)?;
+            let replaced = image.find(to.0, &to.1);
+            check_rename(&image, moved, to.0, replaced, mode)?;
+            if replaced == Some(moved) {
+                return Ok(());
+            }
+            replaced
+        };
+        let exchange = mode == RenameMode::Exchange;
+        self.shared
+            .log
+            .append(Change::Rename { from, to, exchange })?;
+        if let (Some(file), false) = (replaced, exchange) {
+            self.shared.forget_if_closed(file);
+        }
+        Ok(())
+    }
+
+    /// Changes attributes.
+    pub fn set_attr(&self, file: FileId, change: SetAttr) -> Result<Attr, FsError> {
+        if let Some(size) = change.size {
+            let node = self.plain_file(file)?;
+            if size > FILE_SIZE_MAX {
+                return Err(FsError::TooLarge);
+            }
+            if size != node.size {
+                self.shared.log.append(Change::Truncate { file, size })?;
+            }
+        }
+        let SetAttr {
+            mode,
+            uid,
+            gid,
+            mtime,
+            ..
+        } = change;
+        if mode.is_some() || uid.is_some() || gid.is_some() || mtime.is_some() {
+            let node = self.node(file)?;
+            self.shared.log.append(Change::Attr {
+                file,
+                mode: mode.unwrap_or(node.mode) & 0o7777,
+                uid: uid.unwrap_or(node.uid),
+                gid: gid.unwrap_or(node.gid),
+                mtime: mtime.unwrap_or(node.mtime),
+            })?;
+        }
+        self.attr(file)
+    }
+
+    /// Writes all of `data` at `offset`, growing the file if needed. Any size.
+    pub fn write(&self, file: FileId, offset: u64, data: &[u8]) -> Result<(), FsError> {
+        if offset
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > FILE_SIZE_MAX)
+        {
+            return Err(FsError::TooLarge);
+        }
+        self.plain_file(file)?;
+        self.shared.log.append_data(file, offset, data)
+    }
+
+    /// Turns a range into a hole; the length stays (fallocate PUNCH_HOLE and ZERO_RANGE).
+    pub fn punch_hole(&self, file: FileId, offset: u64, length: u64) -> Result<(), FsError> {
+        let node = self.plain_file(file)?;
+        let end = offset.checked_add(length).ok_or(FsError::TooLarge)?;
+        if node.extents.range(offset, end - offset).next().is_none() {
+            return Ok(());
+        }
+        self.shared.log.append(Change::Punch {
+            file,
+            offset,
+            length,
+        })
+    }
+
+    /// Makes sure there is room for a range (fallocate); grows the file unless `keep_size`.
+    ///
+    /// In an append-only store room can't be set aside for one range: what is checked is that the
+    /// disk has so much left now.
+    pub fn allocate(
+        &self,
+        file: FileId,
+        offset: u64,
+        length: u64,
+        keep_size: bool,
+    ) -> Result<(), FsError> {
+        let node = self.plain_file(file)?;
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= FILE_SIZE_MAX)
+            .ok_or(FsError::TooLarge)?;
+        let there: u64 = node
+            .extents
+            .range(offset, length)
+            .map(|(_, run)| run.length)
+            .sum();
+        if self.space()?.0 < length - there {
+            return Err(FsError::NoSpace);
+        }
+        if !keep_size && end > node.size {
+            self.shared
+                .log
+                .append(Change::Truncate { file, size: end })?;
+        }
+        Ok(())
+    }
+
+    /// A handle on the file was opened: from now on it survives its unlink. Pairs with
+    /// [`Writer::released`].
+    pub fn opened(&self, file: FileId) {
+        *self.shared.open.lock().entry(file).or_default() += 1;
+    }
+
+    /// A handle was released.
+    pub fn released(&self, file: FileId) {
+        {
+            let mut open = self.shared.open.lock();
+            match open.get_mut(&file) {
+                Some(count) if *count > 1 => {
+                    *count -= 1;
+                    return;
+                }
+                _ => open.remove(&file),
+            };
+        }
+        self.shared.forget_if_closed(file);
+    }
+
+    /// Makes everything written so far durable, as one commit point if there is anything new.
+    /// When it returns, the commit survives a kill and a power loss. Concurrent calls share one
+    /// fdatasync. Returns the newest durable commit.
+    pub fn sync(&self) -> Result<Lsn, FsError> {
+        let lsn = self
+            .shared
+            .log
+            .sync(&|commit| self.shared.acknowledge(commit))?;
+        self.shared.lease.check()?;
+        Ok(lsn)
+    }
+
+    /// Free and total bytes of the disk that holds the layers.
+    pub fn space(&self) -> Result<(u64, u64), FsError> {
+        self.shared.space()
+    }
+
+    /// Set when another process asked this one to hand the lease over, or the lease was lost: the
+    /// mount should end.
+    #[must_use]
+    pub fn should_end(&self) -> bool {
+        self.shared.lease.should_end()
+    }
+
+    /// Ends the active layer and goes on in a new one, so that everything up to now can be sealed,
+    /// compacted, verified. Makes a commit point if there is anything unsynced. Returns whether
+    /// there was anything to end.
+    pub fn rotate(&self) -> Result<bool, FsError> {
+        self.shared.rotate()
+    }
+
+    /// Takes over what compaction made of the layers below: the live image is loaded anew from
+    /// the catalog's chain, caught up with the log, and swapped in. Nothing waits for it.
+    pub fn reload(&self) -> Result<(), StoreError> {
+        self.shared.reload()
+    }
+
+    /// The generation of the layers that the live image rests on, to compare with the catalog's.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.active.lock().generation
+    }
+
+    /// Commits what is unsynced, seals and publishes, releases the lease. Further calls fail.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        self.stop_threads();
+        // One more heartbeat: sealing and the last sync should not run out of time.
+        shared.lease.renew();
+        let result = self
+            .sync()
+            .map_err(StoreError::from)
+            .and_then(|_| shared.end());
+        shared.log.close();
+        if let Some(pin) = &shared.hold.pin {
+            pin.end();
+        }
+        let released = shared.lease.release().map_err(StoreError::from);
+        result.and(released)
+    }
+}
+
+impl Writer {
+    fn stop_threads(&self) {
+        self.shared.publishing.lock().ended = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            // A panic in it was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl Shared {
+    /// After the fdatasync, before the answer: is this still the writer? Then everybody may know.
+    fn acknowledge(&self, commit: &Commit) -> Result<(), FsError> {
+        self.lease.check()?;
+        let point = StatePoint {
+            layer: commit.layer.id(),
+            lsn: commit.lsn,
+        };
+        let (time, written_bytes) = (commit.time, commit.written_bytes);
+        self.head.store(&HeadWord {
+            epoch: self.lease.epoch(),
+            point,
+            end: commit.end,
+            time,
+            written_bytes,
+        });
+        let known = CommitPoint {
+            point: Some(point),
+            time,
+            written_bytes,
+        };
+        let frozen = Arc::new(Frozen::new(
+            commit.image.clone(),
+            known,
+            Arc::clone(&self.hold),
+        ));
+        self.active.lock().first_time.get_or_insert(time);
+        let previous = std::mem::replace(&mut *self.committed.write(), frozen);
+        let mut publishing = self.publishing.lock();
+        let first = publishing
+            .head
+            .replace(Head {
+                point: Some(point),
+                time,
+                written_bytes,
+            })
+            .is_none();
+        drop(publishing);
+        if first {
+            self.wake.notify_all();
+        }
+        // Dropped with no lock held: it may be the last reference to a large image.
+        drop(previous);
+        Ok(())
+    }
+
+    fn publish_loop(&self) {
+        let mut publishing = self.publishing.lock();
+        while !publishing.ended {
+            let Some(head) = publishing.head.take() else {
+                self.wake.wait(&mut publishing);
+                continue;
+            };
+            MutexGuard::unlocked(&mut publishing, || self.publish(&head));
+            // Whatever is committed in this time is published together.
+            let until = Instant::now() + PUBLISH_EVERY;
+            while !publishing.ended && !self.wake.wait_until(&mut publishing, until).timed_out() {}
+        }
+    }
+
+    fn publish(&self, head: &Head) {
+        match self
+            .store
+            .catalog()
+            .publish(self.database, self.lease.epoch(), head)
+        {
+            Ok(()) => {}
+            Err(error @ CatalogError::Fenced { .. }) => self.lease.lose(&error),
+            // The next commit, or the end of the layer, publishes.
+            Err(error) => {
+                tracing::warn!(%error, "the head could not be published; trying again with the next commit")
+            }
+        }
+    }
+
+    fn lease_loop(&self) {
+        let mut publishing = self.publishing.lock();
+        let mut next = Instant::now() + LEASE_HEARTBEAT;
+        while !publishing.ended {
+            if self.wake.wait_until(&mut publishing, next).timed_out() {
+                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
+                next = Instant::now() + LEASE_HEARTBEAT;
+            }
+        }
+    }
+
+    fn maintenance_loop(&self) {
+        let mut caretaker = Caretaker::new(&self.store, self.database);
+        let mut publishing = self.publishing.lock();
+        while !publishing.ended {
+            let until = Instant::now() + MAINTENANCE_EVERY;
+            while !publishing.ended && !self.wake.wait_until(&mut publishing, until).timed_out() {}
+            if !publishing.ended {
+                MutexGuard::unlocked(&mut publishing, || self.maintain(&mut caretaker));
+            }
+        }
+    }
+
+    fn maintain(&self, caretaker: &mut Caretaker) {
+        let ended = || self.publishing.lock().ended;
+        let mut round = || -> Result<(), StoreError> {
+            if self.wants_rotation() {
+                self.rotate()?;
+            }
+            if caretaker.round(self.log.position().1, self.space()?, &ended)? {
+                self.reload()?;
+            }
+            Ok(())
+        };
+        if let Err(error) = round() {
+            tracing::warn!(%error, "maintenance failed; trying again later");
+        }
+    }
+
+    fn wants_rotation(&self) -> bool {
+        let (_, end) = self.log.position();
+        let old = self.active.lock().since.elapsed() >= LAYER_AGE_MAX;
+        end > crate::format::RECORDS_AT && (old || end >= LAYER_BYTES_MAX)
+    }
+
+    fn space(&self) -> Result<(u64, u64), FsError> {
+        let stat = rustix::fs::statvfs(self.store.files().home()).map_err(std::io::Error::from)?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    }
+
+    fn forget_if_closed(&self, file: FileId) {
+        let open = self.open.lock();
+        if !open.contains_key(&file) {
+            self.log.with_image(|image| image.forget(file));
+        }
+    }
+
+    /// Writes a new layer's header page and its row: from then on it exists.
+    fn announce(
+        &self,
+        layer: &Arc<Layer>,
+        parent: Option<StatePoint>,
+        first_lsn: Lsn,
+        written_bytes: u64,
+    ) -> Result<(), FsError> {
+        let created = Timestamp::now();
+        let header = LayerHeader {
+            id: layer.id(),
+            database: self.database,
+            parent,
+            first_lsn,
+            created,
+            written_bytes,
+        };
+        layer.file().write_at(&[&header.encode()], 0)?;
+        layer.file().sync()?;
+        let files = self.store.files();
+        files.disk().sync_directory(&files.active_directory())?;
+        let row = LayerRow {
+            id: layer.id(),
+            database: self.database,
+            kind: LayerKind::Delta,
+            state: LayerState::Active,
+            parent,
+            first_lsn,
+            last_lsn: None,
+            first_time: None,
+            last_time: None,
+            end: None,
+            bytes: None,
+            hash: None,
+            images: Vec::new(),
+            created,
+            dead_since: None,
+        };
+        Ok(self.store.catalog().add_layer(self.lease.epoch(), &row)?)
+    }
+
+    fn rotate(&self) -> Result<bool, FsError> {
+        let next = NextLayer {
+            layer: new_layer_file(&self.store, self.lease.epoch())?,
+        };
+        let first_lsn = self.active.lock().first_lsn;
+        let ready = |lsn: Lsn, old: &Arc<Layer>, end: u64| {
+            let head = self.end_layer(old, first_lsn, end)?;
+            self.announce(&next.layer, head.point, lsn.next(), head.written_bytes)?;
+            let mut active = self.active.lock();
+            active.layers.push(Arc::clone(old));
+            (active.first_lsn, active.first_time, active.since) =
+                (lsn.next(), None, Instant::now());
+            Ok(())
+        };
+        let rotated = self
+            .log
+            .rotate(&next, first_lsn, &|commit| self.acknowledge(commit), &ready);
+        if !matches!(rotated, Ok(true)) {
+            let _ = std::fs::remove_file(self.store.files().active(next.layer.id()));
+        }
+        let rotated = rotated?;
+        if rotated {
+            self.repin()?;
+        }
+        Ok(rotated)
+    }
+
+    /// Tells the catalog that a layer is complete.
+    fn end_layer(&self, layer: &Arc<Layer>, first_lsn: Lsn, end: u64) -> Result<Head, FsError> {
+        let commit = *self.committed.read().commit();
+        let (head, commits) = match commit.point {
+            Some(point) if point.layer == layer.id() => {
+                let first_time = self.active.lock().first_time.unwrap_or(commit.time);
+                let range = CommitRange {
+                    first_lsn,
+                    last_lsn: point.lsn,
+                    first_time,
+                    last_time: commit.time,
+                };
+                (
+                    Head {
+                        point: Some(point),
+                        time: commit.time,
+                        written_bytes: commit.written_bytes,
+                    },
+                    Some(range),
+                )
+            }
+            // Nothing was committed in this layer: the head stays where it is.
+            _ => (
+                self.store.catalog().database_by_id(self.database)?.head,
+                None,
+            ),
+        };
+        let rotation = Rotation {
+            layer: layer.id(),
+            end,
+            commits,
+            images: Vec::new(),
+        };
+        self.store
+            .catalog()
+            .rotate(self.database, self.lease.epoch(), &rotation, &head)?;
+        Ok(head)
+    }
+
+    /// The last steps of a writer: its layer is ended and sealed.
+    fn end(&self) -> Result<(), StoreError> {
+        let (layer, end) = self.log.position();
+        let first_lsn = self.active.lock().first_lsn;
+        self.lease.check()?;
+        let head = self.end_layer(&layer, first_lsn, end)?;
+        if head.point.is_none_or(|point| point.layer != layer.id()) {
+            // Nothing was committed in it: the catalog has marked it dead.
+            let path = self.store.files().active(layer.id());
+            return std::fs::remove_file(&path)
+                .map_err(|e| io_error(&format!("remove {}", path.display()), e));
+        }
+        self.store.seal_rotated(self.database, &|| ())
+    }
+
+    fn repin(&self) -> Result<(), FsError> {
+        let Some(pin) = &self.hold.pin else {
+            return Ok(());
+        };
+        let layers: Vec<LayerId> = self
+            .active
+            .lock()
+            .layers
+            .iter()
+            .map(|layer| layer.id())
+            .collect();
+        Ok(pin.set(&layers)?)
+    }
+
+    fn reload(&self) -> Result<(), StoreError> {
+        // No rotation and no change of names meanwhile; data goes on.
+        let _names = self.names.lock();
+        let database = self.store.catalog().database_by_id(self.database)?;
+        if database.generation == self.active.lock().generation {
+            return Ok(());
+        }
+        let active = self.log.position().0;
+        let rows = self.store.catalog().layers(self.database)?;
+        let parent = rows
+            .iter()
+            .find(|row| row.id == active.id())
+            .and_then(|row| row.parent);
+        let chain = self.store.catalog().chain(self.database, parent)?;
+        let mut loaded = crate::load::load(self.store.files(), &chain)?;
+        if !self.log.replace_image(&active, &mut loaded)? {
+            // It was rotated meanwhile; the next round takes it over.
+            return Ok(());
+        }
+        {
+            let mut active = self.active.lock();
+            active.layers = std::mem::take(&mut loaded.layers);
+            active.generation = database.generation;
+        }
+        self.refreeze()?;
+        Ok(self.repin()?)
+    }
+
+    /// Makes the newest acknowledged commit's image rest on the new layers too.
+    fn refreeze(&self) -> Result<(), StoreError> {
+        let old = *self.committed.read().commit();
+        // The layer that holds the commit may be another one now.
+        let row = self.store.catalog().find_lsn(self.database, old.lsn())?;
+        let commit = CommitPoint {
+            point: row.map(|row| StatePoint {
+                layer: row.id,
+                lsn: old.lsn(),
+            }),
+            ..old
+        };
+        let chain = self.store.catalog().chain(self.database, commit.point)?;
+        let loaded = crate::load::load(self.store.files(), &chain)?;
+        let frozen = Arc::new(Frozen::new(loaded.image, commit, Arc::clone(&self.hold)));
+        let mut committed = self.committed.write();
+        // A commit that came meanwhile was made of the new image already.
+        if committed.lsn() == commit.lsn() {
+            *committed = frozen;
+        }
+        Ok(())
+    }
+}
+
+/// POSIX's rules for what may take whose place.
+fn check_rename(
+    image: &Image,
+    moved: FileId,
+    to: FileId,
+    replaced: Option<FileId>,
+    mode: RenameMode,
+) -> Result<(), FsError> {
+    let mut above = Some(to);
+    while let Some(directory) = above.filter(|directory| *directory != FileId::ROOT) {
+        if directory == moved {
+            return Err(FsError::Invalid);
+        }
+        above = image.node(directory)?.parent;
+    }
+    let moved_kind = image.node(moved)?.kind;
+    match (mode, replaced) {
+        (RenameMode::NoReplace, Some(_)) => Err(FsError::Exists),
+        (RenameMode::Exchange, None) => Err(FsError::NotFound),
+        (RenameMode::Replace, Some(other)) if other != moved => {
+            match (moved_kind, image.node(other)?.kind) {
+                (FileKind::File, FileKind::Directory) => Err(FsError::IsADirectory),
+                (FileKind::Directory, FileKind::File) => Err(FsError::NotADirectory),
+                (FileKind::Directory, FileKind::Directory) if !image.is_empty_directory(other) => {
+                    Err(FsError::NotEmpty)
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A new, empty layer file under a fresh name.
+fn new_layer_file(store: &Store, epoch: Epoch) -> Result<Arc<Layer>, FsError> {
+    let id = LayerId::random(epoch);
+    let file = store.files().disk().create(&store.files().active(id))?;
+    Ok(Arc::new(Layer::new(id, file)))
+}
