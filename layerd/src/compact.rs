@@ -19,6 +19,7 @@ use crate::id::{DatabaseName, LayerId, Lsn};
 use crate::image::Node;
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, load, open_error, open_image};
+use crate::new_image::NewImage;
 use crate::resolve::layer_commits;
 use crate::seal::seal_file;
 use crate::store::{CompactReport, Progress, Result, Store};
@@ -188,8 +189,8 @@ impl Compaction<'_> {
             .and_then(|()| store.replace(database, run, layers, &new_images, &kept));
         match replaced {
             Ok(rows) => {
-                for row in &new_images {
-                    store.hashes().written(row.id);
+                for image in &new_images {
+                    store.hashes().written(image.row.id);
                 }
                 self.report.layers_before += run.len() as u64;
                 self.report.layers_after += rows.len() as u64;
@@ -198,9 +199,9 @@ impl Compaction<'_> {
                 Ok(rows.into_iter().map(|row| row.id).collect())
             }
             Err(error) => {
-                for row in &new_images {
-                    let _ = std::fs::remove_file(store.files().image(row.id));
-                    let _ = std::fs::remove_file(store.files().sums(row.id));
+                for image in &new_images {
+                    let _ = std::fs::remove_file(store.files().image(image.row.id));
+                    let _ = std::fs::remove_file(store.files().sums(image.row.id));
                 }
                 Err(error)
             }
@@ -215,10 +216,10 @@ impl Store {
         database: &Database,
         run: &[LayerRow],
         layers: Vec<(crate::new_layer::NewLayer, Vec<LayerId>)>,
-        new_images: &[LayerRow],
+        new_images: &[NewImage],
         kept: &[Lsn],
     ) -> Result<Vec<LayerRow>> {
-        let mut rows: Vec<LayerRow> = new_images.to_vec();
+        let mut rows: Vec<LayerRow> = new_images.iter().map(|image| image.row.clone()).collect();
         let mut layers = layers;
         for (layer, images) in &mut layers {
             let (bytes, hash) = seal_file(self.files(), layer.id(), layer.end(), &|| ())?;
@@ -354,7 +355,8 @@ fn runs(inventory: &Inventory, database: &Database) -> Vec<Vec<LayerRow>> {
 
 /// A large file without an image layer gets one; one whose image is largely dead gets another.
 fn wants_image(effort: Effort, node: &Node, image: Option<&Layer>) -> bool {
-    if node.size < effort.image_min {
+    // A file that is mostly a hole would cost its length to hash.
+    if node.size < effort.image_min || node.extents.allocated() < node.size / 2 {
         return false;
     }
     let Some(image) = image else { return true };

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 /// Makes and opens files.
 pub trait Disk: Send + Sync {
-    /// Makes a new file for reading and writing; it must not be there yet.
+    /// Makes a new file for reading and writing, locked (flock) while it is open; it must not be
+    /// there yet.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file, for writing too if asked.
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
@@ -48,6 +49,9 @@ impl Disk for RealDisk {
             .write(true)
             .create_new(true)
             .open(path)?;
+        // Held for as long as the file is open: whoever finds it without a row in the catalog can
+        // tell a layer in the making from an orphan.
+        file.lock()?;
         Ok(Arc::new(RealFile(Arc::new(file))))
     }
 

@@ -1,7 +1,7 @@
 //! Where things lie on the local disk.
 //!
 //! ```text
-//! <home>/active/<layer>.delta      layers that are being written, or wait to be sealed
+//! <objects>/active/<layer>.delta   layers that are being written, or wait to be sealed
 //! <objects>/layers/<layer>.delta   sealed layers, read in place
 //! <objects>/layers/<layer>.image   image layers: a bare file …
 //! <objects>/layers/<layer>.sums    … and its hash and checksums
@@ -18,11 +18,14 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::id::{DatabaseId, LayerId};
+use crate::objects::LAYERS;
 
 /// The directories of one home.
 #[derive(Clone)]
 pub struct Files {
     home: PathBuf,
+    /// On the same disk as `layers`: a layer moves there by a rename.
+    active: PathBuf,
     layers: PathBuf,
     disk: Arc<dyn Disk>,
 }
@@ -32,12 +35,13 @@ impl Files {
     pub fn open(home: &Path, objects: &Path, disk: Arc<dyn Disk>) -> io::Result<Files> {
         let files = Files {
             home: home.to_owned(),
-            layers: objects.join("layers"),
+            active: objects.join("active"),
+            layers: objects.join(LAYERS),
             disk,
         };
         for directory in [
             files.layers.clone(),
-            home.join("active"),
+            objects.join("active"),
             home.join("heads"),
             home.join("locks"),
             home.join("hashes"),
@@ -67,7 +71,7 @@ impl Files {
     /// The directory of unsealed layers.
     #[must_use]
     pub fn active_directory(&self) -> PathBuf {
-        self.home.join("active")
+        self.active.clone()
     }
 
     /// The directory of sealed layers.
@@ -79,7 +83,7 @@ impl Files {
     /// An unsealed delta layer.
     #[must_use]
     pub fn active(&self, layer: LayerId) -> PathBuf {
-        self.home.join("active").join(format!("{layer}.delta"))
+        self.active.join(format!("{layer}.delta"))
     }
 
     /// A sealed delta layer.

@@ -18,7 +18,7 @@ use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, open_error};
-use crate::new_image::write_image;
+use crate::new_image::{NewImage, write_image};
 use crate::new_layer::NewLayer;
 use crate::ranges::Ranges;
 use crate::record::{Change, PAGE, Record};
@@ -395,8 +395,8 @@ pub struct LayerWriter<'a> {
     images: Vec<LayerId>,
     /// The finished delta layers and the images that they use.
     pub done: Vec<(NewLayer, Vec<LayerId>)>,
-    /// Rows of the new image layers.
-    pub new_images: Vec<LayerRow>,
+    /// The new image layers.
+    pub new_images: Vec<NewImage>,
 }
 
 impl<'a> LayerWriter<'a> {
@@ -486,7 +486,7 @@ impl Sink for LayerWriter<'_> {
         let id = LayerId::random(self.epoch);
         let progress = &mut *self.progress;
         let mut buffer = Vec::new();
-        let row = write_image(
+        let image = write_image(
             self.files,
             id,
             self.database,
@@ -499,7 +499,7 @@ impl Sink for LayerWriter<'_> {
                 Ok(())
             },
         )?;
-        self.new_images.push(row);
+        self.new_images.push(image);
         self.images.push(id);
         Ok(id)
     }

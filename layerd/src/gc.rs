@@ -6,6 +6,8 @@
 //! between leaves files without a row, and those are orphans: deleted once they are old enough.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,25 +48,35 @@ impl Store {
             ..GcReport::default()
         };
         for row in &swept {
-            for path in self.layer_paths(row) {
-                report.bytes_freed += remove(&path, dry_run)?;
-            }
+            report.bytes_freed += self.delete_layer(row.id, row.kind, dry_run)?;
             report.layers_deleted += 1;
         }
         self.sweep_orphans(grace, dry_run, &swept, &mut report)?;
         Ok(report)
     }
 
-    fn layer_paths(&self, row: &LayerRow) -> Vec<std::path::PathBuf> {
-        let files = self.files();
-        match row.kind {
-            LayerKind::Delta => vec![files.active(row.id), files.sealed(row.id)],
-            LayerKind::Image => vec![
-                files.image(row.id),
-                files.sums(row.id),
-                files.hash_note(row.id),
-            ],
+    /// Deletes what there is of a layer; returns how many bytes of disk that gives back.
+    fn delete_layer(&self, layer: LayerId, kind: LayerKind, dry_run: bool) -> Result<u64> {
+        let names: &[&str] = match kind {
+            LayerKind::Delta => &["delta"],
+            LayerKind::Image => &["image", "sums"],
+        };
+        let mut freed = remove(&self.files().active(layer), dry_run)?;
+        if kind == LayerKind::Image {
+            remove(&self.files().hash_note(layer), dry_run)?;
         }
+        for end in names {
+            freed += self.delete_object(&format!("{layer}.{end}"), dry_run)?;
+        }
+        Ok(freed)
+    }
+
+    fn delete_object(&self, name: &str, dry_run: bool) -> Result<u64> {
+        let freed = disk_bytes(&self.files().layer_directory().join(name));
+        if !dry_run {
+            self.objects()?.delete(name)?;
+        }
+        Ok(freed)
     }
 
     /// Layer files that the catalog does not know: left over from something that was killed.
@@ -75,35 +87,55 @@ impl Store {
         swept: &[LayerRow],
         report: &mut GcReport,
     ) -> Result<()> {
-        let active = self.files().active_directory();
+        let is_orphan = |path: &Path, modified: SystemTime| {
+            let age = SystemTime::now()
+                .duration_since(modified)
+                .unwrap_or_default();
+            if age < grace {
+                return false;
+            }
+            // A file is made first and locked then: give it that moment.
+            std::thread::sleep(MAKING_MAX.saturating_sub(age));
+            !is_in_the_making(path)
+        };
         let mut orphans = HashSet::new();
-        for directory in [active.as_path(), self.files().layer_directory()] {
-            let entries = std::fs::read_dir(directory)
-                .map_err(|e| io_error(&format!("list {}", directory.display()), e))?;
-            for entry in entries {
-                let entry =
-                    entry.map_err(|e| io_error(&format!("list {}", directory.display()), e))?;
-                let path = entry.path();
-                let layer = path
-                    .file_stem()
-                    .and_then(|stem| stem.to_str())
-                    .and_then(|stem| stem.parse::<LayerId>().ok());
-                let Some(layer) = layer else { continue };
-                let age = entry
-                    .metadata()
-                    .and_then(|meta| meta.modified())
-                    .ok()
-                    .and_then(|at| SystemTime::now().duration_since(at).ok());
-                // A layer in the making has no row yet and was written to just now.
-                let young = age.is_none_or(|age| age < grace.max(ORPHAN_AGE_MIN));
-                if young
-                    || swept.iter().any(|row| row.id == layer)
-                    || self.catalog().knows_layer(layer)?
-                {
-                    continue;
-                }
-                report.bytes_freed += remove(&path, dry_run)?;
-                orphans.insert(layer);
+        let mut orphan = |path: &Path, modified: SystemTime| -> Result<bool> {
+            let stem = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .map(str::parse::<LayerId>);
+            let Some(Ok(layer)) = stem else {
+                return Ok(false);
+            };
+            if swept.iter().any(|row| row.id == layer)
+                || self.catalog().knows_layer(layer)?
+                || !is_orphan(path, modified)
+                // It may have got its row in that moment.
+                || self.catalog().knows_layer(layer)?
+            {
+                return Ok(false);
+            }
+            orphans.insert(layer);
+            Ok(true)
+        };
+        for object in self.objects()?.list()? {
+            if orphan(
+                &self.files().layer_directory().join(&object.name),
+                object.modified,
+            )? {
+                report.bytes_freed += self.delete_object(&object.name, dry_run)?;
+            }
+        }
+        let active = self.files().active_directory();
+        let failed = |error| io_error(&format!("list {}", active.display()), error);
+        for entry in std::fs::read_dir(&active).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let modified = entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .map_err(failed)?;
+            if orphan(&entry.path(), modified)? {
+                report.bytes_freed += remove(&entry.path(), dry_run)?;
             }
         }
         report.layers_deleted += orphans.len() as u64;
@@ -111,25 +143,36 @@ impl Store {
     }
 }
 
-/// However short the grace is, a file without a row may belong to a layer that is just being
-/// written.
-const ORPHAN_AGE_MIN: Duration = Duration::from_secs(60);
+/// Longer than it takes from making a file to locking it.
+const MAKING_MAX: Duration = Duration::from_secs(1);
 
-/// Removes a file; returns how many bytes of disk that gives back.
-fn remove(path: &std::path::Path, dry_run: bool) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(path) else {
-        return Ok(0);
-    };
-    if !dry_run {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error(&format!("remove {}", path.display()), error));
-            }
-            _ => {}
-        }
+/// Whether some process still has the layer file open that it is writing.
+fn is_in_the_making(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(_) => false,
     }
-    Ok(meta.blocks() * 512)
+}
+
+/// Removes a file that may be gone already; returns how many bytes of disk that gives back.
+fn remove(path: &Path, dry_run: bool) -> Result<u64> {
+    let freed = disk_bytes(path);
+    match if dry_run {
+        Ok(())
+    } else {
+        std::fs::remove_file(path)
+    } {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error(&format!("remove {}", path.display()), error))
+        }
+        _ => Ok(freed),
+    }
+}
+
+/// What a file takes on the disk; nothing if there is none.
+fn disk_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }
 
 /// The layers that something refers to.

@@ -101,7 +101,7 @@ impl HeadFile {
                 std::array::from_fn(|n| self.word(n + 1).load(Ordering::Relaxed));
             let found = self.word(WORDS + 1).load(Ordering::Relaxed);
             fence(Ordering::Acquire);
-            if sequence % 2 == 0 && self.word(0).load(Ordering::Relaxed) == sequence {
+            if sequence.is_multiple_of(2) && self.word(0).load(Ordering::Relaxed) == sequence {
                 return (sequence != 0 && found == sum(&words)).then(|| decode(&words));
             }
             std::thread::yield_now();

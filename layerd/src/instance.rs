@@ -5,7 +5,7 @@
 //! containers.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Holder;
@@ -84,19 +84,25 @@ pub fn is_dead(locks: &Path, holder: &Holder) -> bool {
     }
 }
 
-/// Names the home: a random number in a file beside the locks, made once.
+/// Names the home: a random number in a file beside the locks, made once. It is durable before
+/// anything in the catalog refers to it, so that holders can be judged after a power loss too.
 fn home_id(locks: &Path) -> io::Result<String> {
     let path = locks.join("home-id");
     match std::fs::read_to_string(&path) {
         Ok(id) if !id.is_empty() => return Ok(id),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        // A file that a power loss left empty names nothing.
+        Ok(_) => std::fs::remove_file(&path)?,
+        Err(_) => {}
     }
     // Two processes may meet here: each writes a file of its own, the first link wins.
     let own = locks.join(format!("home-id.{:016x}", random_u64()));
-    std::fs::write(&own, format!("{:016x}", random_u64()))?;
+    let mut file = File::create_new(&own)?;
+    file.write_all(format!("{:016x}", random_u64()).as_bytes())?;
+    file.sync_all()?;
     let linked = std::fs::hard_link(&own, &path);
     std::fs::remove_file(&own)?;
+    File::open(locks)?.sync_all()?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => std::fs::read_to_string(&path),

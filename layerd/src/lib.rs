@@ -36,6 +36,7 @@ mod maintain;
 mod names;
 mod new_image;
 mod new_layer;
+mod objects;
 mod pin;
 mod ranges;
 mod record;

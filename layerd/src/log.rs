@@ -143,6 +143,9 @@ struct Slot {
     layer: Arc<Layer>,
 }
 
+/// Called with the commit that ends a layer, that layer, and where it ends.
+pub type Ready<'a> = &'a dyn Fn(Lsn, &Arc<Layer>, u64) -> Result<(), FsError>;
+
 /// What [`Log::rotate`] switches to.
 pub struct NextLayer {
     /// A new layer file; its header page is still to be written.
@@ -206,7 +209,9 @@ impl Log {
     /// The end of a log that was closed in good order: nothing more is appended.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        state.poisoned.get_or_insert_with(|| "the database was closed".to_owned());
+        state
+            .poisoned
+            .get_or_insert_with(|| "the database was closed".to_owned());
         self.moved.notify_all();
     }
 
@@ -419,7 +424,7 @@ impl Log {
         next: &NextLayer,
         first_lsn: Lsn,
         acknowledge: &dyn Fn(&Commit) -> Result<(), FsError>,
-        ready: &dyn Fn(Lsn, &Arc<Layer>, u64) -> Result<(), FsError>,
+        ready: Ready<'_>,
     ) -> Result<bool, FsError> {
         let mut sync = self.sync.lock();
         while sync.running {
@@ -452,13 +457,9 @@ impl Log {
 
     /// Appends a commit record if there is anything to commit, makes it durable, acknowledges.
     /// Returns the number of the record behind it, and its LSN.
-    #[allow(clippy::type_complexity)]
     fn commit(
         &self,
-        rotate: Option<(
-            &NextLayer,
-            &dyn Fn(Lsn, &Arc<Layer>, u64) -> Result<(), FsError>,
-        )>,
+        rotate: Option<(&NextLayer, Ready<'_>)>,
         acknowledge: &dyn Fn(&Commit) -> Result<(), FsError>,
     ) -> Result<(u64, Lsn), FsError> {
         let (slot, change, durable, old, old_end, lsn) = {

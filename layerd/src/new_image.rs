@@ -3,8 +3,11 @@
 //! Zeros are left as holes. Both files are durable when this returns; they exist for others from
 //! the moment their row is in the catalog.
 
+use std::sync::Arc;
+
 use crate::catalog::{LayerKind, LayerRow, LayerState};
 use crate::checksum::{CHUNK, chunk_sums};
+use crate::disk::DiskFile;
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{ImageHeader, PAGE_LENGTH};
@@ -13,15 +16,25 @@ use crate::id::{DatabaseId, LayerId, Lsn, Timestamp};
 /// How much is read and written at a time: whole chunks.
 const STEP: u64 = 32 * CHUNK;
 
-/// Writes an image layer of `size` bytes that `read` supplies: it is called with ascending offsets
-/// and fills the buffer it is given. Returns the layer's row.
+/// Fills a buffer with what stands at an offset; called with ascending offsets.
+pub type Fill<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), FsError>;
+
+/// An image layer that is durable and not in the catalog yet. Its files stay open, and with that
+/// locked, so that garbage collection does not take them for orphans.
+pub struct NewImage {
+    /// The layer's row.
+    pub row: LayerRow,
+    _files: [Arc<dyn DiskFile>; 2],
+}
+
+/// Writes an image layer of `size` bytes that `read` supplies.
 pub fn write_image(
     files: &Files,
     id: LayerId,
     database: DatabaseId,
     size: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), FsError>,
-) -> Result<LayerRow, FsError> {
+    read: Fill<'_>,
+) -> Result<NewImage, FsError> {
     let result = write(files, id, database, size, read);
     if result.is_err() {
         // Whatever is left over is an orphan, which garbage collection finds.
@@ -36,8 +49,8 @@ fn write(
     id: LayerId,
     database: DatabaseId,
     size: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), FsError>,
-) -> Result<LayerRow, FsError> {
+    read: Fill<'_>,
+) -> Result<NewImage, FsError> {
     let file = files.disk().create(&files.image(id))?;
     file.set_length(size)?;
     let mut hasher = blake3::Hasher::new();
@@ -69,7 +82,7 @@ fn write(
     sums_file.write_at(&[&header.encode(), &sums], 0)?;
     sums_file.sync()?;
     files.disk().sync_directory(files.layer_directory())?;
-    Ok(LayerRow {
+    let row = LayerRow {
         id,
         database,
         kind: LayerKind::Image,
@@ -85,5 +98,9 @@ fn write(
         images: Vec::new(),
         created: Timestamp::now(),
         dead_since: None,
+    };
+    Ok(NewImage {
+        row,
+        _files: [file, sums_file],
     })
 }

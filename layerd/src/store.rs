@@ -26,6 +26,7 @@ use crate::lease::{HeldLease, boot_time_ms};
 use crate::load::{Loaded, load};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
+use crate::objects::Objects;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
 use crate::recover::{RecoverError, acknowledged, recover};
 use crate::reference::Ref;
@@ -53,6 +54,9 @@ pub enum StoreError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// The store of sealed layers refused.
+    #[error("the store of layers: {0}")]
+    Objects(#[from] object_store::Error),
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(String),
@@ -195,6 +199,7 @@ pub struct Store {
     catalog: Arc<dyn Catalog>,
     pins: PinKeeper,
     hashes: Arc<ImageHashes>,
+    objects_root: PathBuf,
     instance: OnceLock<Instance>,
 }
 
@@ -229,12 +234,14 @@ impl Store {
             .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
         let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
         let pins = PinKeeper::new(Arc::clone(&catalog));
+        let objects_root = objects;
         let hashes = Arc::new(ImageHashes::new(files.clone()));
         Ok(Arc::new(Store {
             files,
             catalog,
             pins,
             hashes,
+            objects_root,
             instance: OnceLock::new(),
         }))
     }
@@ -253,6 +260,11 @@ impl Store {
 
     pub(crate) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The store of sealed layers.
+    pub(crate) fn objects(&self) -> Result<Objects> {
+        Ok(Objects::local(&self.objects_root)?)
     }
 
     pub(crate) fn hashes(&self) -> &Arc<ImageHashes> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::catalog::Database;
 use crate::error::FsError;
 use crate::frozen::FileKind;
-use crate::id::{DatabaseName, FileId, LayerId, Lsn, Timestamp};
+use crate::id::{DatabaseName, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image;
 use crate::lease::HeldLease;
 use crate::names::MAIN;
@@ -58,6 +58,50 @@ impl Source {
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> std::result::Result<(), FsError> {
         Ok(self.file.read_exact_at(bytes, offset)?)
+    }
+}
+
+impl Source {
+    /// Whether it is mostly data. A file that is mostly a hole (DuckDB can reserve 256 GiB) would
+    /// cost its whole length to hash.
+    fn is_dense(&self) -> Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = self
+            .file
+            .metadata()
+            .map_err(|e| io_error(&format!("look at {}", self.path.display()), e))?;
+        Ok(meta.blocks() * 512 >= self.size / 2)
+    }
+
+    /// Calls `copy` with all bytes that are not in a hole, a piece at a time.
+    fn copy_runs(
+        &self,
+        mut copy: impl FnMut(u64, &[u8]) -> std::result::Result<(), FsError>,
+    ) -> std::result::Result<(), FsError> {
+        use rustix::fs::{SeekFrom, seek};
+        let mut buffer = vec![0; STEP];
+        let mut at = 0;
+        loop {
+            let begin = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(begin) => begin,
+                // No data behind here.
+                Err(rustix::io::Errno::NXIO) => return Ok(()),
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            };
+            let end = seek(&self.file, SeekFrom::Hole(begin))
+                .map_err(std::io::Error::from)?
+                .min(self.size);
+            at = begin;
+            while at < end {
+                let bytes = &mut buffer[..(end - at).min(STEP as u64) as usize];
+                self.read(at, bytes)?;
+                copy(at, bytes)?;
+                at += bytes.len() as u64;
+            }
+            if at >= self.size {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -122,55 +166,74 @@ impl Store {
         let epoch = lease.epoch();
         let total = main.size + companions.iter().map(|source| source.size).sum::<u64>();
         let mut heartbeat = Heartbeat::new(lease);
-        let image = LayerId::random(epoch);
-        let row = write_image(
-            self.files(),
-            image,
-            database.id,
-            main.size,
-            &mut |offset, bytes| {
-                heartbeat.beat();
-                progress(offset, total);
-                main.read(offset, bytes)
-            },
-        )?;
-        self.catalog().add_layer(epoch, &row)?;
-        self.hashes().written(image);
         let time = Timestamp::now();
         let mut layer = NewLayer::begin(self.files(), database.id, epoch, None, Lsn(1), 0)?;
-        let mut done = main.size;
+        let mut images = Vec::new();
+        let mut done = 0;
         for (n, source) in std::iter::once(main).chain(companions).enumerate() {
-            let id = FileId(FileId::ROOT.0 + 1 + n as u64);
-            layer.add(time, create(id, source)?)?;
-            if n == 0 {
+            let file = FileId(FileId::ROOT.0 + 1 + n as u64);
+            layer.add(time, create(file, source)?)?;
+            let mut step = |offset: u64| {
+                heartbeat.beat();
+                progress(done + offset, total);
+            };
+            if n == 0 && source.is_dense()? {
+                let image = self.import_image(database, epoch, source, &mut step)?;
+                images.push(image);
+                let size = source.size;
                 layer.add(
                     time,
                     Change::Image {
-                        file: id,
+                        file,
                         layer: image,
+                        size,
+                    },
+                )?;
+            } else {
+                source.copy_runs(|offset, bytes| {
+                    step(offset);
+                    layer.add_data(time, file, offset, bytes)
+                })?;
+                layer.add(
+                    time,
+                    Change::Truncate {
+                        file,
                         size: source.size,
                     },
                 )?;
-                continue;
             }
-            let mut buffer = vec![0; STEP];
-            let mut at = 0;
-            while at < source.size {
-                let bytes = &mut buffer[..(source.size - at).min(STEP as u64) as usize];
-                source.read(at, bytes)?;
-                layer.add_data(time, id, at, bytes)?;
-                at += bytes.len() as u64;
-                done += bytes.len() as u64;
-                heartbeat.beat();
-                progress(done, total);
-            }
+            done += source.size;
         }
         layer.commit(Lsn(1), time, total)?;
-        let head = layer.publish(self.catalog(), epoch, &[image])?;
+        let head = layer.publish(self.catalog(), epoch, &images)?;
         self.store_head_word(database.id, epoch, &head, layer.end())?;
         self.seal_rotated(database.id, &|| ())?;
         progress(total, total);
         Ok(())
+    }
+
+    /// Copies a file into an image layer.
+    fn import_image(
+        &self,
+        database: &Database,
+        epoch: Epoch,
+        source: &Source,
+        step: &mut dyn FnMut(u64),
+    ) -> Result<LayerId> {
+        let image = LayerId::random(epoch);
+        let written = write_image(
+            self.files(),
+            image,
+            database.id,
+            source.size,
+            &mut |offset, bytes| {
+                step(offset);
+                source.read(offset, bytes)
+            },
+        )?;
+        self.catalog().add_layer(epoch, &written.row)?;
+        self.hashes().written(image);
+        Ok(image)
     }
 
     /// Writes the database's file, and its WAL files, bit-exact to `file`; returns all paths

@@ -14,7 +14,7 @@ use crate::catalog::{Database, LayerKind, LayerRow, LayerState};
 use crate::disk::DiskFile;
 use crate::files::Files;
 use crate::format::{PAGE_LENGTH, RECORDS_AT};
-use crate::id::{DatabaseName, LayerId};
+use crate::id::{DatabaseId, DatabaseName, LayerId, Lsn, Timestamp};
 use crate::instance;
 use crate::layer::Layer;
 use crate::load::{note_payload, read_image_header};
@@ -65,7 +65,7 @@ impl Store {
             check.layer(row, &inventory.databases);
         }
         if name.is_none() {
-            check.foreign_files()?;
+            check.unknown_files();
         }
         let mut report = check.report;
         report.ok = report.problems.is_empty();
@@ -358,8 +358,9 @@ impl Check<'_> {
         self.problem(path, at, "the room behind the log is not blank");
     }
 
-    /// Files among the layers that are none.
-    fn foreign_files(&mut self) -> Result<()> {
+    /// Files that the catalog does not know: what is no layer does not belong here; what is one,
+    /// left over from something that was killed, is checked as far as it got.
+    fn unknown_files(&mut self) {
         for directory in [
             self.files().active_directory(),
             self.files().layer_directory().to_owned(),
@@ -369,17 +370,53 @@ impl Check<'_> {
             };
             for entry in entries.flatten() {
                 let path = entry.path();
-                let stem = path.file_stem().and_then(|stem| stem.to_str());
-                let known = matches!(
-                    path.extension().and_then(|end| end.to_str()),
-                    Some("delta" | "image" | "sums")
-                );
-                if !known || stem.is_none_or(|stem| stem.parse::<LayerId>().is_err()) {
-                    self.problem(&path, 0, "this file does not belong to the store");
+                let layer = path.file_stem().and_then(|stem| stem.to_str());
+                let layer = layer.and_then(|stem| stem.parse::<LayerId>().ok());
+                match (layer, path.extension().and_then(|end| end.to_str())) {
+                    (Some(layer), Some("delta" | "image" | "sums")) => self.orphan(layer, &path),
+                    _ => self.problem(&path, 0, "this file does not belong to the store"),
                 }
             }
         }
-        Ok(())
+    }
+
+    fn orphan(&mut self, layer: LayerId, path: &Path) {
+        if self.store.catalog().knows_layer(layer).unwrap_or(true) {
+            return;
+        }
+        let kind = match path.extension().and_then(|end| end.to_str()) {
+            Some("image") if self.files().sums(layer).exists() => LayerKind::Image,
+            Some("delta") if self.is_complete(layer, path) => LayerKind::Delta,
+            _ => return,
+        };
+        self.layer(&orphan_row(layer, kind), &[]);
+    }
+
+    fn is_complete(&self, layer: LayerId, path: &Path) -> bool {
+        let file = self.files().disk().open(path, false);
+        file.is_ok_and(|file| read_footer(layer, &*file).is_ok())
+            && path.parent() == Some(self.files().layer_directory())
+    }
+}
+
+/// What a layer without a row is checked against: itself.
+fn orphan_row(id: LayerId, kind: LayerKind) -> LayerRow {
+    LayerRow {
+        id,
+        database: DatabaseId(0),
+        kind,
+        state: LayerState::Sealed,
+        parent: None,
+        first_lsn: Lsn::EMPTY,
+        last_lsn: None,
+        first_time: None,
+        last_time: None,
+        end: None,
+        bytes: None,
+        hash: None,
+        images: Vec::new(),
+        created: Timestamp(0),
+        dead_since: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A database's life through the public interface: what was acknowledged is there, whatever came
 //! in between.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,7 +292,7 @@ fn disk_bytes(home: &Path) -> u64 {
             .map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512)
             .sum::<u64>()
     };
-    walk("active") + walk("objects/layers")
+    walk("objects/active") + walk("objects/layers")
 }
 
 #[test]

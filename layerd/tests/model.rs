@@ -5,6 +5,8 @@
 //!
 //! `OPENDUCK_CASES` makes it longer; a failure prints the operations and leaves a regression file.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod crash_disk;
 
 use std::collections::BTreeMap;
