@@ -101,6 +101,8 @@ struct State {
     /// The newest commit whose record was applied.
     committed: Option<Commit>,
     poisoned: Option<String>,
+    /// No more changes are taken.
+    closed: bool,
 }
 
 impl State {
@@ -113,6 +115,14 @@ impl State {
             Some(reason) => Err(FsError::Poisoned(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Whether changes are still taken.
+    fn check_open(&self) -> Result<(), FsError> {
+        if self.closed {
+            return Err(FsError::Poisoned("the database was closed".to_owned()));
+        }
+        self.check()
     }
 
     /// Makes sure that the disk has room up to `end`.
@@ -183,6 +193,7 @@ impl Log {
                 written_bytes,
                 committed: None,
                 poisoned: None,
+                closed: false,
             }),
             moved: Condvar::new(),
             image: RwLock::new(image),
@@ -206,13 +217,10 @@ impl Log {
         (Arc::clone(&state.layer), state.tail)
     }
 
-    /// The end of a log that was closed in good order: nothing more is appended.
+    /// The end of a log in good order: from now on nothing is appended. What was accepted before
+    /// can still be committed; the caller does so before it seals the layer.
     pub fn close(&self) {
-        let mut state = self.state.lock();
-        state
-            .poisoned
-            .get_or_insert_with(|| "the database was closed".to_owned());
-        self.moved.notify_all();
+        self.state.lock().closed = true;
     }
 
     /// Stops everything: nothing is written or acknowledged any more.
@@ -232,7 +240,7 @@ impl Log {
     pub fn append(&self, change: Change) -> Result<(), FsError> {
         let slot = {
             let mut state = self.state.lock();
-            state.check()?;
+            state.check_open()?;
             let length = (HEADER_LENGTH as u64) + align(change.body_length(), RECORD_ALIGN);
             let end = state.tail + length;
             state.make_room(end + SPARE)?;
@@ -248,7 +256,7 @@ impl Log {
             let length = payload.len() as u64;
             let (slot, place) = {
                 let mut state = self.state.lock();
-                state.check()?;
+                state.check_open()?;
                 let place = place_data(state.tail, offset, length);
                 state.make_room(place.end + SPARE)?;
                 state.written_bytes += length;

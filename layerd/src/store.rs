@@ -190,6 +190,8 @@ impl Reader {
 
 /// How long commits are kept unless `retention` says otherwise: 7 days.
 const RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longer is for ever: 250 years, which the clock's nanoseconds can hold.
+const RETENTION_MAX: Duration = Duration::from_secs(250 * 365 * 24 * 3600);
 /// How long a writer that wants to take over waits for the holder to let go.
 const STEAL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -548,7 +550,20 @@ impl Store {
             time,
             written_bytes,
         };
-        Ok(self.catalog.add_snapshot(database.id, &new)?)
+        let added = self.catalog.add_snapshot(database.id, &new)?;
+        let layer = self
+            .catalog
+            .find_lsn(database.id, added.lsn)?
+            .map(|row| row.id);
+        if layer == database.head.point.map(|point| point.layer) {
+            return Ok(added);
+        }
+        // Compaction came in between; from now on the snapshot keeps the commit, if it is there.
+        let kept = self.resolve(&database, &Ref::Id(added.id));
+        if kept.is_err() {
+            self.catalog.remove_snapshot(database.id, added.id)?;
+        }
+        kept.map(|_| added)
     }
 
     /// Takes a snapshot away, by name or id; its commit is then under retention alone.
@@ -645,9 +660,10 @@ impl Store {
     /// Sets how long commits are kept.
     pub fn set_retention(&self, name: &DatabaseName, retention: Duration) -> Result<()> {
         let database = self.catalog.database(name)?;
-        Ok(self
-            .catalog
-            .set_retention(database.id, retention.as_secs())?)
+        Ok(self.catalog.set_retention(
+            database.id,
+            retention.as_secs().min(RETENTION_MAX.as_secs()),
+        )?)
     }
 
     /// Seals every layer of a database that is rotated and not sealed yet.

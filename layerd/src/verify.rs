@@ -186,7 +186,7 @@ impl Check<'_> {
         }
         self.checked(footer.index_length + 2 * PAGE_LENGTH as u64);
         if self.deep {
-            self.payloads(&layer, &path);
+            self.payloads(&layer, &path, u64::MAX);
             self.whole_file(
                 &*file,
                 &path,
@@ -196,11 +196,11 @@ impl Check<'_> {
         }
     }
 
-    /// Compares the payloads with their checksums: names the place of damage.
-    fn payloads(&mut self, layer: &Layer, path: &Path) {
+    /// Compares the payloads below `end` with their checksums: names the place of damage.
+    fn payloads(&mut self, layer: &Layer, path: &Path, end: u64) {
         let mut problems = Vec::new();
         layer.verify_payloads(|offset, what| problems.push((offset, what)), |_| ());
-        for (offset, what) in problems {
+        for (offset, what) in problems.into_iter().filter(|(offset, _)| *offset < end) {
             self.problem(path, offset, what);
         }
     }
@@ -259,7 +259,7 @@ impl Check<'_> {
         self.checked(sums.len() as u64 * 4 + PAGE_LENGTH as u64);
         if self.deep {
             let layer = Layer::image(row.id, Arc::clone(&file), header.size, sums);
-            self.payloads(&layer, &path);
+            self.payloads(&layer, &path, u64::MAX);
             self.whole_file(&*file, &path, header.size, header.hash);
         }
     }
@@ -283,7 +283,7 @@ impl Check<'_> {
         };
         self.checked(log.end);
         if self.deep {
-            self.payloads(&layer, &path);
+            self.payloads(&layer, &path, log.must_reach);
             self.blanks(&layer, row, &log, writer_lives, &path);
         }
     }
@@ -313,7 +313,13 @@ impl Check<'_> {
                     );
                     return None;
                 }
-                Ok(Err(_)) => return Some(Walked { end, gaps }),
+                Ok(Err(_)) => {
+                    return Some(Walked {
+                        end,
+                        must_reach,
+                        gaps,
+                    });
+                }
                 Err(error) => {
                     self.problem(path, end, format!("cannot be read: {error}"));
                     return None;
@@ -322,8 +328,9 @@ impl Check<'_> {
         }
     }
 
-    /// Padding between records, and room behind the log, must be zero, but for what a write that
-    /// never ended left there.
+    /// Padding between records, and the room behind the log, must be zero. After a crash, what
+    /// lies behind the last acknowledged commit is the next writer's to judge: a torn tail is no
+    /// damage.
     fn blanks(
         &mut self,
         layer: &Arc<Layer>,
@@ -332,30 +339,27 @@ impl Check<'_> {
         writer_lives: bool,
         path: &Path,
     ) {
-        for (begin, end) in &log.gaps {
+        for (begin, end) in log.gaps.iter().filter(|(_, end)| *end <= log.must_reach) {
             if let Some(at) = first_nonzero(layer, *begin, *end) {
                 self.problem(path, at, "padding is not zero");
             }
         }
-        if row.end.is_some() {
+        if row.end.is_some() || !writer_lives {
             return;
         }
         let length = layer.file().length().unwrap_or(log.end);
         let Some(at) = unexplained(layer, log.end, length) else {
             return;
         };
-        if writer_lives {
-            // It may be a record on its way: a moment later it is whole, and so is the log.
-            std::thread::sleep(WRITE_PATIENCE);
-            let fresh = Arc::new(Layer::new(layer.id(), Arc::clone(layer.file())));
-            let mut scan = LogScan::new(&fresh, log.end, u64::MAX);
-            while matches!(scan.next(), Ok(Ok(_))) {}
-            if scan.at() > at || unexplained(&fresh, scan.at(), length).is_none_or(|now| now != at)
-            {
-                return;
-            }
+        // It may be a record on its way: a moment later it is whole, and so is the log.
+        std::thread::sleep(WRITE_PATIENCE);
+        let fresh = Arc::new(Layer::new(layer.id(), Arc::clone(layer.file())));
+        let mut scan = LogScan::new(&fresh, log.end, u64::MAX);
+        while matches!(scan.next(), Ok(Ok(_))) {}
+        let still = unexplained(&fresh, scan.at(), length);
+        if scan.at() <= at && still == Some(at) {
+            self.problem(path, at, "the room behind the log is not blank");
         }
-        self.problem(path, at, "the room behind the log is not blank");
     }
 
     /// Files that the catalog does not know: what is no layer does not belong here; what is one,
@@ -386,16 +390,13 @@ impl Check<'_> {
         }
         let kind = match path.extension().and_then(|end| end.to_str()) {
             Some("image") if self.files().sums(layer).exists() => LayerKind::Image,
-            Some("delta") if self.is_complete(layer, path) => LayerKind::Delta,
+            // A delta layer gets here only once it is whole.
+            Some("delta") if path.parent() == Some(self.files().layer_directory()) => {
+                LayerKind::Delta
+            }
             _ => return,
         };
         self.layer(&orphan_row(layer, kind), &[]);
-    }
-
-    fn is_complete(&self, layer: LayerId, path: &Path) -> bool {
-        let file = self.files().disk().open(path, false);
-        file.is_ok_and(|file| read_footer(layer, &*file).is_ok())
-            && path.parent() == Some(self.files().layer_directory())
     }
 }
 
@@ -422,6 +423,8 @@ fn orphan_row(id: LayerId, kind: LayerKind) -> LayerRow {
 
 struct Walked {
     end: u64,
+    /// Below this every byte is known to have been durable; behind it may lie what a crash tore.
+    must_reach: u64,
     /// Padding within and between records.
     gaps: Vec<(u64, u64)>,
 }

@@ -539,9 +539,13 @@ impl Writer {
         self.shared.active.lock().generation
     }
 
-    /// Commits what is unsynced, seals and publishes, releases the lease. Further calls fail.
+    /// Stops taking changes, commits what was taken, seals and publishes, releases the lease.
+    /// Further changes and syncs fail; reads go on.
     pub fn close(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
+        // From here on no change is accepted, so that the layer can be ended; what was accepted is
+        // committed.
+        shared.log.close();
         self.stop_threads();
         // One more heartbeat: sealing and the last sync should not run out of time.
         shared.lease.renew();
@@ -549,7 +553,6 @@ impl Writer {
             .sync()
             .map_err(StoreError::from)
             .and_then(|_| shared.end());
-        shared.log.close();
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }

@@ -408,3 +408,34 @@ fn names_behave_as_in_any_directory() {
         .collect();
     assert_eq!(names, [b"db.duckdb.wal".to_vec(), b"dir".to_vec()]);
 }
+
+#[test]
+fn a_writer_that_is_closed_takes_nothing_more() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path());
+    store.create(&name("db")).unwrap();
+    let writer = store.open_writer(&name("db"), false).unwrap();
+    let file = create(&writer, "db.duckdb");
+    let accepted = std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            let mut count = 0;
+            while writer.write(file, count * 100, &[1; 100]).is_ok() {
+                count += 1;
+            }
+            count
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        writer.close().unwrap();
+        appending.join().unwrap()
+    });
+    assert!(writer.sync().is_err());
+    assert!(writer.unlink(FileId::ROOT, b"db.duckdb").is_err());
+    assert_eq!(
+        read_at(&store, "db", "latest").len() as u64,
+        accepted * 100,
+        "what was taken is kept"
+    );
+    assert!(store.verify(None, true, &|_, _| ()).unwrap().ok);
+    let next = store.open_writer(&name("db"), false).unwrap();
+    assert_eq!(next.attr(file).unwrap().size, accepted * 100);
+}

@@ -181,6 +181,8 @@ macro_rules! __each_catalog_claim {
                 grace_zero_deletes_at_once,
                 a_layer_found_dead_by_mistake_lives_again,
                 a_replaced_layer_never_lives_again,
+                a_dead_layer_in_anothers_place_stays_dead,
+                a_dead_layer_on_a_dead_one_stays_dead,
                 a_pinned_layer_is_not_deleted_whatever_the_mark,
                 an_expired_pin_holds_nothing_and_is_deleted,
                 a_living_head_is_not_deleted_whatever_the_mark,

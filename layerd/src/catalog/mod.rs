@@ -532,9 +532,10 @@ pub trait Catalog: Send + Sync {
 
     /// The sweep, in one durable transaction: `mark` gets the inventory as it is inside the
     /// transaction and returns the layers to keep. Layers that are not kept get `dead_since` (if
-    /// they have none); kept ones that have it by mistake lose it, but one that was replaced, or
-    /// was rotated without a commit, never lives again; rows that have been dead for `grace` or
-    /// longer and are not kept are deleted and returned. Whatever `mark` says, no row is deleted
+    /// they have none); kept ones that have it by mistake lose it (not by mistake: what was
+    /// replaced or rotated without a commit, what stands on or uses a dead layer, and whose commits
+    /// another living layer covers); rows that have been dead for `grace` or longer and are not
+    /// kept are deleted and returned. Whatever `mark` says, no row is deleted
     /// that an unexpired pin, a living database's head or a kept layer refers to. Removed
     /// databases that own no layer, are beyond their retention and are no clone's base are deleted
     /// too, with their snapshots, and so are expired pins. With `dry_run` nothing changes and the

@@ -375,6 +375,8 @@ pub(super) fn a_layer_without_commits_is_dead_when_it_is_rotated(harness: &dyn H
     assert_eq!(row.dead_since, Some(now));
     assert_eq!(a.living(), [low]);
     assert_eq!(a.find(6), None);
+    sweep(&*catalog, GRACE, &[low, empty]);
+    assert_eq!(a.living(), [low], "and it stays so");
 }
 
 pub(super) fn a_refused_rotation_changes_nothing(harness: &dyn Harness) {

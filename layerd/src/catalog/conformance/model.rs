@@ -431,10 +431,16 @@ impl History<'_> {
         } else {
             GRACE
         };
+        // What is pinned the catalog must hold by itself, and must not take for living.
+        let names_pinned = self.dice.once_in(2);
         let deleted = self
             .catalog
             .sweep(grace, false, &mut |inventory| {
-                reachable(inventory).into_iter().collect()
+                let mut kept = reachable(inventory);
+                if names_pinned {
+                    kept.extend(inventory.pins.iter().flat_map(|pin| &pin.layers));
+                }
+                kept.into_iter().collect()
             })
             .unwrap();
         for row in deleted {
@@ -580,8 +586,7 @@ fn needed(
         .collect()
 }
 
-/// What garbage collection keeps here: chains of heads, bases and snapshots, and active layers.
-/// Not what is pinned: that the catalog must hold by itself.
+/// What is not garbage: chains of heads, bases and snapshots, and active layers.
 fn reachable(inventory: &Inventory) -> HashSet<LayerId> {
     let living = || {
         inventory

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Harness;
 use super::fixture::*;
 use crate::catalog::{CatalogError, LayerRow};
-use crate::id::LayerId;
+use crate::id::{LayerId, Lsn};
 
 pub(super) fn the_inventory_holds_everything(harness: &dyn Harness) {
     let catalog = harness.connect();
@@ -109,6 +109,51 @@ pub(super) fn a_replaced_layer_never_lives_again(harness: &dyn Harness) {
     assert_eq!(a.living(), [new.id], "but does not live");
     assert_eq!(a.find(3), Some(new.id));
     assert_eq!(sweep(&*catalog, GRACE, &[new.id]), [low]);
+}
+
+pub(super) fn a_dead_layer_in_anothers_place_stays_dead(harness: &dyn Harness) {
+    let catalog = harness.connect();
+    let a = database(&*catalog, "a");
+    let low = a.sealed(1..=5, None);
+    let between = a.sealed(6..=9, Some(at(low, 5)));
+    let restored = a.sealed(10..=12, Some(at(low, 5)));
+    catalog
+        .pin_chain(a.id, Some(at(between, 9)), 7, &holder("reader"), GRACE)
+        .unwrap();
+    sweep(&*catalog, GRACE, &[low, restored]);
+    let new = a.sealed_row(5..=12, None);
+    catalog
+        .replace_layers(
+            a.id,
+            &[low, restored],
+            std::slice::from_ref(&new),
+            &[Lsn(5), Lsn(12)],
+        )
+        .unwrap();
+    assert_eq!(
+        sweep(&*catalog, Duration::ZERO, &[new.id, low, between]),
+        [restored]
+    );
+    assert_eq!(a.living(), [new.id]);
+    assert_eq!(a.find(7), Some(new.id));
+    assert!(
+        catalog.knows_layer(between).unwrap(),
+        "it is kept all the same"
+    );
+}
+
+pub(super) fn a_dead_layer_on_a_dead_one_stays_dead(harness: &dyn Harness) {
+    let catalog = harness.connect();
+    let a = database(&*catalog, "a");
+    let image = a.image();
+    let low = a.sealed(1..=5, None);
+    let middle = a.sealed(6..=7, Some(at(low, 5)));
+    let high = a.sealed_over(8..=9, Some(at(low, 5)), &[image]);
+    sweep(&*catalog, GRACE, &[]);
+    sweep(&*catalog, GRACE, &[middle, high]);
+    assert_eq!(a.living(), []);
+    sweep(&*catalog, GRACE, &[low, middle, high]);
+    assert_eq!(a.living(), [low, middle], "the image is missing");
 }
 
 pub(super) fn a_pinned_layer_is_not_deleted_whatever_the_mark(harness: &dyn Harness) {

@@ -38,13 +38,21 @@ pub(super) fn resolve(
 }
 
 /// Brings the dead layers of the state back. `false`, and nothing is changed, if one of them was
-/// deleted.
+/// deleted, or its commits went to another layer.
 pub(super) fn revive(tx: &Connection, point: Option<StatePoint>) -> Outcome<bool> {
     let mut needed: Vec<LayerId> = Vec::new();
     let mut is_whole = true;
     let mut find = |layer: LayerId| {
         let row = layers::find(tx, layer)?;
-        is_whole &= row.is_some() && !layers::is_spent(tx, layer)?;
+        is_whole &= match &row {
+            None => false,
+            Some(row) if row.dead_since.is_none() => true,
+            Some(row) => {
+                let living = layers::living(tx, row.database)?;
+                !layers::is_spent(tx, layer)?
+                    && !living.iter().any(|other| layers::overlap(row, other))
+            }
+        };
         Ok(row)
     };
     for delta in walk(point, &mut find)? {

@@ -1,11 +1,11 @@
 //! The sweep. What is to be kept, the caller's `mark` says; here it is planned and carried out.
 //!
 //! A mistaken mark must not break what is in use: a row is not deleted while an unexpired pin, a
-//! living database's head, or a kept layer refers to it, whatever `mark` says. And a layer whose
-//! commits were moved to others by a replacement never lives again, also when a reader's pin
-//! keeps it: two living layers would hold the same commits.
+//! living database's head, or a kept layer refers to it, whatever `mark` says. And to be kept is not
+//! to live: a dead layer, which a reader's pin may hold for hours, lives again only if what it
+//! stands on lives, and if no replacement has put another layer in its place meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::fault::Outcome;
 use super::values::later;
 use super::{databases, layers, leases, pins, snapshots};
-use crate::catalog::{Database, Inventory, LayerRow};
+use crate::catalog::{Database, Inventory, LayerKind, LayerRow};
 use crate::id::{DatabaseId, LayerId, Timestamp};
 
 /// Everything, in one reading.
@@ -68,12 +68,11 @@ pub(super) fn plan(
             continue;
         }
         owners.insert(row.database);
-        match (is_kept, row.dead_since) {
-            (true, Some(_)) if !layers::is_spent(tx, row.id)? => plan.revived.push(row.id),
-            (false, None) => plan.dying.push(row.id),
-            _ => {}
+        if !is_kept && row.dead_since.is_none() {
+            plan.dying.push(row.id);
         }
     }
+    plan.revived = revived(tx, &inventory.layers, &kept)?;
     plan.databases = expired_databases(inventory.databases, &owners, now);
     Ok(plan)
 }
@@ -98,6 +97,41 @@ fn needed(inventory: &Inventory, kept: &HashSet<LayerId>) -> HashSet<LayerId> {
                 .flat_map(|pin| pin.layers.iter().copied()),
         )
         .collect()
+}
+
+/// The dead layers among the kept ones that can live again: no other layer holds their commits,
+/// and all that they need lives.
+fn revived(tx: &Connection, rows: &[LayerRow], kept: &HashSet<LayerId>) -> Outcome<Vec<LayerId>> {
+    let (dead, living): (Vec<&LayerRow>, Vec<&LayerRow>) = rows
+        .iter()
+        .filter(|row| kept.contains(&row.id))
+        .partition(|row| row.dead_since.is_some());
+    let mut living: HashMap<LayerId, &LayerRow> =
+        living.into_iter().map(|row| (row.id, row)).collect();
+    let mut candidates = Vec::new();
+    for row in dead {
+        if !layers::is_spent(tx, row.id)? {
+            candidates.push(row);
+        }
+    }
+    // What a layer needs comes before it: images, and parents, whose commits are earlier.
+    candidates.sort_by_key(|row| (row.kind == LayerKind::Delta, row.first_lsn));
+    let mut revived = Vec::new();
+    for row in candidates {
+        let stands = row.parent.is_none_or(|point| {
+            living
+                .get(&point.layer)
+                .is_some_and(|below| layers::covers(below, point.lsn))
+        });
+        if stands
+            && row.images.iter().all(|image| living.contains_key(image))
+            && !living.values().any(|other| layers::overlap(row, other))
+        {
+            living.insert(row.id, row);
+            revived.push(row.id);
+        }
+    }
+    Ok(revived)
 }
 
 /// The removed databases that own no layer, are beyond their retention, and are the base of none

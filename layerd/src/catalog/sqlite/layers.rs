@@ -92,6 +92,16 @@ pub(super) fn covers(layer: &LayerRow, lsn: Lsn) -> bool {
         && (layer.state == LayerState::Active || layer.last_lsn.is_some_and(|last| lsn <= last))
 }
 
+/// Whether two layers may hold the same commit of one database.
+pub(super) fn overlap(one: &LayerRow, other: &LayerRow) -> bool {
+    let last = |row: &LayerRow| row.last_lsn.unwrap_or(Lsn(u64::MAX));
+    one.database == other.database
+        && one.kind == LayerKind::Delta
+        && other.kind == LayerKind::Delta
+        && one.first_lsn <= last(other)
+        && other.first_lsn <= last(one)
+}
+
 /// Checks that the state is one of a living layer, and so may be referred to.
 pub(super) fn check_point(tx: &Connection, point: StatePoint) -> Outcome<LayerRow> {
     let layer = find_living(tx, point.layer)?;
@@ -234,9 +244,9 @@ pub(super) fn mark_dead(tx: &Connection, now: Timestamp, id: LayerId) -> Outcome
     Ok(())
 }
 
-/// Brings a dead layer back; one whose commits live elsewhere stays dead.
+/// Brings a dead layer back.
 pub(super) fn mark_living(tx: &Connection, id: LayerId) -> Outcome<()> {
-    tx.prepare_cached("UPDATE layers SET dead_since = NULL WHERE id = ?1 AND NOT spent")?
+    tx.prepare_cached("UPDATE layers SET dead_since = NULL WHERE id = ?1")?
         .execute([id])?;
     Ok(())
 }

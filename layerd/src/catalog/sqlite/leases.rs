@@ -60,10 +60,8 @@ pub(super) fn renew(
     ttl: Duration,
 ) -> Outcome<Lease> {
     databases::fenced_by_id(tx, id, epoch)?;
-    tx.prepare_cached(
-        "UPDATE leases SET renewed = ?3, expires = ?4 WHERE database_id = ?1 AND epoch = ?2",
-    )?
-    .execute(params![id, epoch, now, later(now, ttl)])?;
+    tx.prepare_cached("UPDATE leases SET renewed = ?2, expires = ?3 WHERE database_id = ?1")?
+        .execute(params![id, now, later(now, ttl)])?;
     newest(tx, id)?
         .ok_or_else(|| Fault::conflict(format!("the lease of epoch {epoch} was released")))
 }

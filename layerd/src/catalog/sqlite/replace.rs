@@ -124,7 +124,7 @@ impl Change<'_> {
             .collect();
         for (position, row) in self.new.iter().enumerate() {
             let others = staying.iter().copied().chain(&self.new[..position]);
-            if let Some(other) = others.into_iter().find(|other| overlap(row, other)) {
+            if let Some(other) = others.into_iter().find(|other| layers::overlap(row, other)) {
                 return Err(Fault::conflict(format!(
                     "layers {} and {} would hold the same commits",
                     row.id, other.id
@@ -288,15 +288,6 @@ impl Change<'_> {
             .map(|database| database.id)
             .collect())
     }
-}
-
-/// Whether two layers may hold the same commit. An active one may hold any from its first.
-fn overlap(one: &LayerRow, other: &LayerRow) -> bool {
-    let last = |row: &LayerRow| row.last_lsn.unwrap_or(Lsn(u64::MAX));
-    one.kind == LayerKind::Delta
-        && other.kind == LayerKind::Delta
-        && one.first_lsn <= last(other)
-        && other.first_lsn <= last(one)
 }
 
 fn set_parent(tx: &Connection, child: LayerId, parent: StatePoint) -> Outcome<()> {
