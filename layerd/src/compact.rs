@@ -10,7 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::catalog::{Database, Inventory, LayerKind, LayerRow, LayerState, StatePoint};
+use crate::catalog::{
+    CatalogError, Database, Inventory, LayerKind, LayerRow, LayerState, StatePoint,
+};
 use crate::error::FsError;
 use crate::fold::{DryRun, LayerWriter, fold};
 use crate::frozen::CommitPoint;
@@ -20,9 +22,10 @@ use crate::image::Node;
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, load, open_error, open_image};
 use crate::new_image::NewImage;
+use crate::pin::Pin;
 use crate::resolve::layer_commits;
 use crate::seal::seal_file;
-use crate::store::{CompactReport, Progress, Result, Store};
+use crate::store::{CompactReport, Progress, Result, Store, StoreError};
 
 /// How much must be gained before anything is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +101,14 @@ impl Store {
                 return Ok(work.report);
             };
             seen.extend(run.iter().map(|row| row.id));
-            seen.extend(work.run(database, &inventory, &run)?);
+            match work.run(database, &inventory, &run) {
+                Ok(new) => seen.extend(new),
+                // Somebody else compacted it, or took a snapshot of what was to go: look again.
+                Err(StoreError::Catalog(
+                    error @ (CatalogError::NoSuchLayer(_) | CatalogError::Conflict(_)),
+                )) => tracing::info!(%error, "a run of layers changed while it was compacted"),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -126,6 +136,7 @@ impl Compaction<'_> {
             // Nothing of it is kept: it is garbage as a whole.
             return Ok(Vec::new());
         };
+        let _pin = store.pin_run(database, run)?;
         let images = store.images_of(run)?;
         let image_bytes: BTreeMap<LayerId, u64> = inventory
             .layers
@@ -242,6 +253,15 @@ impl Store {
         }
         layers.iter_mut().for_each(|(layer, _)| layer.keep());
         Ok(rows)
+    }
+
+    /// Keeps a run, and what it stands on, from garbage collection while it is read.
+    fn pin_run(&self, database: &Database, run: &[LayerRow]) -> Result<Option<Arc<Pin>>> {
+        let last = run.last().and_then(|row| {
+            let lsn = row.last_lsn?;
+            Some(StatePoint { layer: row.id, lsn })
+        });
+        Ok(self.pin(database.id, last)?.1)
     }
 
     /// The image layers that a run refers to, opened.

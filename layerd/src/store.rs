@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
-    Base, Catalog, CatalogError, Database, Head, Holder, LayerRow, LayerState, NewSnapshot,
+    Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, NewSnapshot,
     Snapshot, StatePoint,
 };
 use crate::disk::{Disk, RealDisk};
@@ -424,25 +424,34 @@ impl Store {
         Ok(())
     }
 
-    /// Resolves, pins and loads the chain of a state.
-    pub(crate) fn load_pinned(
+    /// Resolves the chain of a state and pins it; without a pin where the home can't be written.
+    pub(crate) fn pin(
         &self,
         id: DatabaseId,
         point: Option<StatePoint>,
-    ) -> Result<(Loaded, Option<Arc<Pin>>, u64)> {
+    ) -> Result<(Chain, Option<Arc<Pin>>)> {
         let begin = boot_time_ms();
         let pin = random_u64();
         let pinned = self.holder().and_then(|holder| {
             let chain = self.catalog.pin_chain(id, point, pin, holder, PIN_TTL)?;
             Ok((chain, Some(self.pins.keep(pin, holder, begin))))
         });
-        let (chain, pin) = match pinned {
+        match pinned {
             Err(error) if error.is_read_only() => {
                 tracing::warn!(%error, "the home can't be written: its layers are read without a pin");
-                (self.catalog.chain(id, point)?, None)
+                Ok((self.catalog.chain(id, point)?, None))
             }
-            result => result?,
-        };
+            result => result,
+        }
+    }
+
+    /// Resolves, pins and loads the chain of a state.
+    pub(crate) fn load_pinned(
+        &self,
+        id: DatabaseId,
+        point: Option<StatePoint>,
+    ) -> Result<(Loaded, Option<Arc<Pin>>, u64)> {
+        let (chain, pin) = self.pin(id, point)?;
         Ok((load(&self.files, &chain)?, pin, chain.generation))
     }
 

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::fault::{Fault, Outcome};
@@ -144,9 +143,6 @@ fn version(connection: &mut Connection) -> Outcome<Version> {
 
 fn configure(connection: &Connection) -> Outcome<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // A command that comes and goes need not write its WAL back and delete it: that would cost
-    // several syncs each time. The WAL is written back when it has grown.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_COUNT);
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(())
