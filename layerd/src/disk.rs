@@ -38,6 +38,11 @@ pub trait DiskFile: Send + Sync {
     fn file(&self) -> &Arc<File>;
 }
 
+/// The error, and which file it is about.
+fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// The operating system's own files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
@@ -48,7 +53,8 @@ impl Disk for RealDisk {
             .read(true)
             .write(true)
             .create_new(true)
-            .open(path)?;
+            .open(path)
+            .map_err(about(path))?;
         // Held for as long as the file is open: whoever finds it without a row in the catalog can
         // tell a layer in the making from an orphan.
         file.lock()?;
@@ -56,16 +62,20 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(write).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(write)
+            .open(path)
+            .map_err(about(path))?;
         Ok(Arc::new(RealFile(Arc::new(file))))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        std::fs::rename(from, to).map_err(about(from))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        File::open(path)?.sync_all().map_err(about(path))
     }
 }
 

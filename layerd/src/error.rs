@@ -73,9 +73,9 @@ pub enum FsError {
 
 impl From<io::Error> for FsError {
     fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => FsError::NoSpace,
-            Some(libc::EROFS) => FsError::ReadOnlyDisk,
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => FsError::ReadOnlyDisk,
             _ => FsError::Io(error),
         }
     }
