@@ -1,0 +1,96 @@
+//! Being the server in the background: a process that was started for just that.
+//!
+//! Nothing of the caller's stays open: not its session, its directory, its descriptors, nor its
+//! output. What this process has to say goes to a log file in the home, a panic's message too.
+//! The caller hears one line, a [`Readiness`], over the pipe that it gave as stdout; after that
+//! the pipe is closed, and the caller may go.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::serve::{Job, Live, cannot_be_written, serve, start_log};
+use super::target::Target;
+use super::{Context, with_causes};
+
+/// What a server tells its caller, once.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Readiness {
+    /// The file can be opened.
+    Live(Live),
+    /// It can't, and why.
+    Failed(String),
+}
+
+/// Serves in the background, with the caller's pipe as stdout.
+pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
+    let mut told = false;
+    let result = leave_caller().and_then(|()| {
+        let path = log_path(&context.config.home, &job.target, std::process::id());
+        match log_to(&path) {
+            Err(error) if !job.is_live() && cannot_be_written(&error) => {}
+            logged => logged.with_context(|| format!("cannot log to {}", path.display()))?,
+        }
+        serve(context, job, |live| {
+            told = true;
+            // A caller that went away meanwhile did not want the mount any more.
+            tell(&Readiness::Live(live.clone())).context("the caller went away")?;
+            forget_stdout().context("cannot let go of the caller's pipe")
+        })
+    });
+    if let Err(error) = &result {
+        let why = with_causes(error);
+        tracing::error!("{why}");
+        if !told {
+            let _ = tell(&Readiness::Failed(why));
+        }
+    }
+    result
+}
+
+/// Where the server with this pid logs.
+pub(crate) fn log_path(home: &Path, target: &Target, pid: u32) -> PathBuf {
+    home.join("log")
+        .join(format!("mount-{}-{pid}.log", target.database()))
+}
+
+/// Lets go of the session, the directory and every descriptor that the caller handed down, but for
+/// the three that it chose for us.
+fn leave_caller() -> Result<()> {
+    // SAFETY: this is the beginning of a process that was started to be the server: it has one
+    // thread and has opened nothing yet, so no value here owns any of these descriptors.
+    let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    if closed != 0 {
+        return Err(io::Error::last_os_error())
+            .context("cannot close the descriptors of the caller");
+    }
+    rustix::process::setsid().context("cannot begin a session")?;
+    std::env::set_current_dir("/").context("cannot change to /")
+}
+
+fn log_to(path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    rustix::stdio::dup2_stderr(&file)?;
+    start_log();
+    Ok(())
+}
+
+fn tell(readiness: &Readiness) -> io::Result<()> {
+    let mut line = serde_json::to_vec(readiness)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+fn forget_stdout() -> io::Result<()> {
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(&nowhere)?)
+}
