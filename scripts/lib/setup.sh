@@ -1,0 +1,32 @@
+# shellcheck shell=bash source-path=SCRIPTDIR
+# Everything a fresh Debian 12 machine needs, in order; quick where it is there already.
+
+LIB_DIR=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=common.sh
+. "$LIB_DIR/common.sh"
+# shellcheck source=pins.sh
+. "$LIB_DIR/pins.sh"
+# shellcheck source=debian.sh
+. "$LIB_DIR/debian.sh"
+# shellcheck source=rust.sh
+. "$LIB_DIR/rust.sh"
+# shellcheck source=python.sh
+. "$LIB_DIR/python.sh"
+
+# setup_to_run: what the demo and the benchmark need.
+setup_to_run() {
+    in_turn set_up_tools
+    step "openduck-fs (cargo build --release)" build_openduck_fs
+}
+
+# setup_to_test: the file-system exerciser on top.
+setup_to_test() {
+    setup_to_run
+    in_turn step "fsx $FSX_VERSION" need_fsx
+}
+
+set_up_tools() {
+    step "Debian packages" need_debian_packages
+    step "Rust" need_rust
+    step "Python with DuckDB ${DUCKDB_VERSIONS[*]}" need_pythons
+}

@@ -1,0 +1,1 @@
+"""The demonstration: see `story.py` for what it tells."""

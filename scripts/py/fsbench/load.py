@@ -1,0 +1,49 @@
+"""Loading: a table of some million rows made from nothing, and a checkpoint."""
+
+import itertools
+from pathlib import Path
+
+from fsbench.bench import Bench
+from fsbench.machine import settle
+from fsbench.report import against_plain
+from fsbench.rounds import alternate
+
+BAR = 1.10
+
+
+def measure(bench: Bench) -> None:
+    """A fresh database each time, in a fresh mount."""
+    bench.report.heading(f"load: CREATE TABLE AS of {bench.settings.load_rows:,} rows, CHECKPOINT")
+    numbers = itertools.count()
+
+    def plain() -> float:
+        path = bench.plain("load.duckdb")
+        seconds = load(bench, path)
+        path.unlink()
+        return seconds
+
+    def mounted() -> float:
+        name = f"load{next(numbers)}"
+        mount = bench.place.mount(name)
+        seconds = load(bench, mount.file)
+        bench.place.umount(mount)
+        bench.place.fs("remove", name)
+        return seconds
+
+    samples = alternate({"plain": plain, "mounted": mounted}, bench.settings.rounds)
+    bench.report.add(against_plain("load", samples["mounted"], samples["plain"], BAR))
+
+
+def load(bench: Bench, path: Path) -> float:
+    settle()
+    with bench.duck() as duck:
+        duck.open(path)
+        seconds = duck.run(
+            f"""CREATE TABLE t AS
+                SELECT i AS id, hash(i) AS noise, i % 1000 AS small, 'customer-' || (i % 100000) AS name,
+                       DATE '2020-01-01' + CAST(i % 2000 AS INTEGER) AS day, i * 0.25 AS amount
+                FROM range({bench.settings.load_rows}) AS r(i)""",
+            "CHECKPOINT",
+        )
+        duck.close()
+    return sum(seconds)
