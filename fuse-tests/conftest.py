@@ -165,6 +165,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured on their way (`record_property`)."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    measured = [
+        (report.nodeid, *line)
+        for report in reports
+        if report.when == "call"
+        for line in report.user_properties
+    ]
+    if measured:
+        terminalreporter.section("measured")
+    for nodeid, name, value in measured:
+        terminalreporter.line(f"{nodeid}: {name}: {value}")
+
+
 @pytest.fixture
 def closers(request: pytest.FixtureRequest) -> Iterator[list[Callable[[], None]]]:
     """What must be called when the test is over, last first; each one whatever the others do."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.duck import CLIENTS, Client, Clients, Duck, Version
-from harness.follow import judge_freshness, judge_reader, judge_writer
+from harness.follow import describe_opens, judge_freshness, judge_reader, judge_writer
 from harness.openduck import Home, lazy_unmount
 from harness.pages import PageWriter
 from harness.posix import opened, pattern
@@ -68,16 +68,22 @@ def test_readers_of_all_versions_under_a_writer_without_pause(
     writer.finish()
     commits = judge_writer(writer)
     assert len(commits) > 20, "the writer hardly wrote"
+    lags: list[float] = []
     for name, seen in opens:
         assert seen, f"{name} opened nothing"
-        found = judge_freshness(name, seen, commits)
-        record_property(name, str(found))
+        lags += judge_freshness(name, seen, commits)
+    record_property("opens", describe_opens(lags, commits))
     assert sum(len(seen) for _, seen in opens) > 20 * seconds, "too few opens to prove anything"
 
 
 @pytest.mark.limit(180)
 def test_three_opens_and_the_wal_are_one_commit(
-    home: Home, clients: Clients, newest: Version, choose: random.Random, rounds: Rounds
+    home: Home,
+    clients: Clients,
+    newest: Version,
+    choose: random.Random,
+    rounds: Rounds,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Raw opens as DuckDB 2.0 makes them, with commits at random instants between them: never bytes of two
     commits, on a follow mount and on `.snapshots/latest`, by several processes at once."""
@@ -101,7 +107,8 @@ def test_three_opens_and_the_wal_are_one_commit(
         for path in (follow.file, mount.snapshot_file("latest"))
         for gap in (0, 30, 300)
     ]
-    commits = []
+    commits: list[tuple[float, int]] = []
+    lags: list[float] = []
     while any(reader.process.poll() is None for reader in readers):
         commit = pages.commit()
         commits.append((time.monotonic(), commit))
@@ -115,7 +122,8 @@ def test_three_opens_and_the_wal_are_one_commit(
         assert len(seen) >= max(3, len(lines) // 2), (
             f"{reader.name}: {len(lines) - len(seen)} of {len(lines)} stale"
         )
-        judge_freshness(reader.name, seen, commits)
+        lags += judge_freshness(reader.name, seen, commits)
+    record_property("sessions", describe_opens(lags, commits))
 
 
 STEPPER = """

@@ -49,7 +49,10 @@ pub(crate) fn store_errno(error: &StoreError) -> Errno {
         StoreError::Fs(error) => errno(error),
         StoreError::Config(_) => Errno::EINVAL,
         StoreError::Refused(_) => Errno::EBUSY,
-        _ => {
+        StoreError::Catalog(_)
+        | StoreError::Objects(_)
+        | StoreError::Damaged(_)
+        | StoreError::Io { .. } => {
             tracing::error!("{error}");
             Errno::EIO
         }

@@ -45,7 +45,7 @@ def main():
     while time.monotonic() < deadline and not stop.is_set():
         begin = time.monotonic()
         try:
-            connection = duckdb.connect(options.path, read_only=True)
+            connection = duckdb.connect(options.path, read_only=True, config={"threads": 1})
             try:
                 seq, wrong = check(connection)
                 if wrong is None and options.pause_ms:

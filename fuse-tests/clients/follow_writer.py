@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("path")
 parser.add_argument("--storage-version")
 parser.add_argument("--checkpoint-every", type=int, default=3, help="commits between checkpoints, on average")
-parser.add_argument("--base-rows", type=int, default=20000)
+parser.add_argument("--base-rows", type=int, default=5000)
 parser.add_argument("--seed", type=int, default=1)
 options = parser.parse_args()
 

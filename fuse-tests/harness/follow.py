@@ -7,7 +7,6 @@ prints each commit's time, the reader the time before each open, both on the mac
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
 
 from harness.duck import Client
 
@@ -29,36 +28,36 @@ def judge_reader(reader: Client) -> list[tuple[float, int]]:
     return [parse(line) for line in lines]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a reader's opens came to."""
+def judge_freshness(
+    name: str, opens: list[tuple[float, int]], commits: list[tuple[float, int]]
+) -> list[float]:
+    """Counts never fall, and no open misses a commit that was acknowledged long before it.
 
-    opens: int
-    commits: int
-    lag_p50_s: float
-    lag_max_s: float
-
-
-def judge_freshness(name: str, opens: list[tuple[float, int]], commits: list[tuple[float, int]]) -> Seen:
-    """Counts never fall, and no open misses a commit that was acknowledged long before it."""
+    Returns for each open how many seconds before it the oldest commit that it missed had been acknowledged; 0
+    where it missed none.
+    """
     times = [time for time, _ in commits]
+    numbers = [seq for _, seq in commits]
     newest_seen = -1
     lags = []
     for time, seq in opens:
         assert seq >= newest_seen, f"{name}: an open saw commit {seq} after one that saw {newest_seen}"
         newest_seen = seq
-        # The first commit that the reader did not see, if it had been acknowledged by then.
-        missed = next(
-            (i for i in range(bisect.bisect_left(times, 0), len(commits)) if commits[i][1] > seq), None
-        )
-        lags.append(max(0.0, time - times[missed]) if missed is not None else 0.0)
+        missed = bisect.bisect_right(numbers, seq)
+        lags.append(max(0.0, time - times[missed]) if missed < len(times) else 0.0)
     worst = max(lags, default=0.0)
     assert worst <= LAG_MAX_S, (
         f"{name}: an open missed a commit that was acknowledged {worst:.2f} s before it"
     )
-    return Seen(
-        len(opens), len({seq for _, seq in opens}), sorted(lags)[len(lags) // 2] if lags else 0.0, worst
-    )
+    return lags
+
+
+def describe_opens(lags: list[float], commits: list[tuple[float, int]]) -> str:
+    """How many opens there were beside how many commits, and how old what they missed was."""
+    ordered = sorted(lags)
+    worst, p99 = ordered[-1] * 1000, ordered[len(ordered) * 99 // 100] * 1000
+    missed = f"what they missed was {worst:.0f} ms old at most, p99 {p99:.0f} ms"
+    return f"{len(ordered)} beside {len(commits)} commits; {missed}"
 
 
 def parse(line: str) -> tuple[float, int]:

@@ -130,10 +130,10 @@ impl Store {
         let failed = |error| io_error(&format!("list {}", active.display()), error);
         for entry in std::fs::read_dir(&active).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let modified = entry
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .map_err(failed)?;
+            // It may have been sealed or removed meanwhile.
+            let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) else {
+                continue;
+            };
             if orphan(&entry.path(), modified)? {
                 report.bytes_freed += remove(&entry.path(), dry_run)?;
             }
@@ -144,7 +144,7 @@ impl Store {
 }
 
 /// Longer than it takes from making a file to locking it.
-const MAKING_MAX: Duration = Duration::from_secs(1);
+const MAKING_MAX: Duration = Duration::from_millis(200);
 
 /// Whether some process still has the layer file open that it is writing.
 fn is_in_the_making(path: &Path) -> bool {

@@ -434,6 +434,7 @@ impl Log {
         acknowledge: &dyn Fn(&Commit) -> Result<(), FsError>,
         ready: Ready<'_>,
     ) -> Result<bool, FsError> {
+        self.state.lock().check_open()?;
         let mut sync = self.sync.lock();
         while sync.running {
             self.synced.wait(&mut sync);

@@ -3,7 +3,8 @@
 //!
 //! Order: cut what was allocated ahead, write index and footer, sync, move the file to its place
 //! among the sealed layers, sync the directories, then tell the catalog. A crash in between leaves
-//! a rotated layer that the next sealing begins anew with; readers read the log part, which is the
+//! a rotated layer that the next sealing begins anew with (one process at a time: a database has a
+//! lock for it); readers read the log part, which is the
 //! same before and after.
 
 use crate::catalog::{Catalog, LayerRow};

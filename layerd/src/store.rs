@@ -46,7 +46,6 @@ pub struct StoreConfig {
 
 /// Why an operation on a database failed: one clear line, with the next step in it.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum StoreError {
     /// The catalog refused; its own message is complete.
     #[error(transparent)]
@@ -677,6 +676,11 @@ impl Store {
 
     /// Seals every layer of a database that is rotated and not sealed yet.
     pub fn seal_rotated(&self, id: DatabaseId, pace: &dyn Fn()) -> Result<()> {
+        // One at a time: whoever comes second finds nothing left to do.
+        let path = self.files.locks().join(format!("seal-{id}"));
+        let failed = |error| io_error(&format!("lock {}", path.display()), error);
+        let lock = std::fs::File::create(&path).map_err(failed)?;
+        lock.lock().map_err(failed)?;
         for row in self
             .catalog
             .layers(id)?

@@ -87,6 +87,8 @@ struct Shared {
     open: Mutex<HashMap<FileId, u64>>,
     /// Held from looking at names to having changed them.
     names: Mutex<()>,
+    /// Held while the active layer is ended: one rotation at a time, and none beside the close.
+    rotation: Mutex<()>,
     /// First LSN of the active layer, and how many layers the image rests on.
     active: Mutex<Active>,
     publishing: Mutex<Publishing>,
@@ -166,6 +168,7 @@ impl Writer {
             committed: RwLock::new(committed),
             open: Mutex::default(),
             names: Mutex::new(()),
+            rotation: Mutex::new(()),
             active: Mutex::new(Active {
                 first_lsn,
                 first_time: None,
@@ -547,6 +550,7 @@ impl Writer {
         // committed.
         shared.log.close();
         self.stop_threads();
+        let _rotation = shared.rotation.lock();
         // One more heartbeat: sealing and the last sync should not run out of time.
         shared.lease.renew();
         let result = self
@@ -752,6 +756,7 @@ impl Shared {
     }
 
     fn rotate(&self) -> Result<bool, FsError> {
+        let _rotation = self.rotation.lock();
         let next = NextLayer {
             layer: new_layer_file(&self.store, self.lease.epoch())?,
         };

@@ -439,3 +439,42 @@ fn a_writer_that_is_closed_takes_nothing_more() {
     let next = store.open_writer(&name("db"), false).unwrap();
     assert_eq!(next.attr(file).unwrap().size, accepted * 100);
 }
+
+#[test]
+fn rotations_and_compactions_at_once_harm_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path());
+    store.create(&name("db")).unwrap();
+    store.set_retention(&name("db"), Duration::ZERO).unwrap();
+    let writer = store.open_writer(&name("db"), false).unwrap();
+    let file = create(&writer, "db.duckdb");
+    let written = std::thread::scope(|scope| {
+        let care = || {
+            for _ in 0..6 {
+                writer.rotate().unwrap();
+                store.compact(&name("db"), &|_, _| ()).unwrap();
+                writer.reload().unwrap();
+                store.gc(Some(Duration::ZERO), false).unwrap();
+            }
+        };
+        let caring = [scope.spawn(care), scope.spawn(care), scope.spawn(care)];
+        let mut count = 0;
+        while !caring.iter().all(|thread| thread.is_finished()) {
+            writer
+                .write(file, count * 100, &[count as u8; 100])
+                .unwrap();
+            writer.sync().unwrap();
+            count += 1;
+        }
+        count
+    });
+    let expected: Vec<u8> = (0..written).flat_map(|count| [count as u8; 100]).collect();
+    let mut found = Vec::new();
+    writer
+        .read(file, 0, expected.len() + 1, &mut found)
+        .unwrap();
+    assert!(found == expected);
+    assert!(read_at(&store, "db", "latest") == expected);
+    writer.close().unwrap();
+    assert!(store.verify(None, true, &|_, _| ()).unwrap().ok);
+}
