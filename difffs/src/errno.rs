@@ -48,7 +48,7 @@ pub(crate) fn store_errno(error: &StoreError) -> Errno {
         StoreError::Catalog(CatalogError::SnapshotExists { .. }) => Errno::EEXIST,
         StoreError::Fs(error) => errno(error),
         StoreError::Config(_) => Errno::EINVAL,
-        StoreError::Refused(_) => Errno::EBUSY,
+        StoreError::Refused(_) | StoreError::Paused(_) => Errno::EBUSY,
         StoreError::Catalog(_)
         | StoreError::Objects(_)
         | StoreError::Damaged(_)

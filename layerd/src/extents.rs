@@ -57,33 +57,31 @@ impl Extents {
     /// Makes a range a hole.
     pub fn remove(&mut self, offset: u64, length: u64) {
         let end = offset.saturating_add(length);
-        if let Some((&start, run)) = self.runs.get_prev(&offset) {
+        // From the back, so that one search finds that nothing is (any more) in the way: each
+        // search of a large map is mostly waiting for memory.
+        while let Some(last) = end.checked_sub(1)
+            && let Some((&start, run)) = self.runs.get_prev(&last)
+        {
             let run_end = start + run.length;
-            if start < offset && run_end > offset {
-                let run = run.clone();
-                if run_end > end {
-                    self.runs.insert(end, run.skip(end - start));
-                }
-                self.allocated -= run_end.min(end) - offset;
+            if run_end <= offset {
+                break;
+            }
+            let run = run.clone();
+            self.allocated -= run_end.min(end) - start.max(offset);
+            if start < offset {
+                let length = offset - start;
                 self.runs.insert(
                     start,
                     Extent {
-                        length: offset - start,
-                        ..run
+                        length,
+                        ..run.clone()
                     },
                 );
+            } else {
+                self.runs.remove(&start);
             }
-        }
-        while let Some((&start, run)) = self.runs.get_next(&offset) {
-            if start >= end {
-                break;
-            }
-            let run_end = start + run.length;
-            let rest = (run_end > end).then(|| run.skip(end - start));
-            self.allocated -= run_end.min(end) - start;
-            self.runs.remove(&start);
-            if let Some(rest) = rest {
-                self.runs.insert(end, rest);
+            if run_end > end {
+                self.runs.insert(end, run.skip(end - start));
             }
         }
     }

@@ -5,6 +5,7 @@
 //! *before* the renewal was sent: whatever the renewal's way took, the writer stops no later than
 //! the catalog lets others in. A lease that ran out can be renewed as long as nobody took over.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,15 +30,20 @@ pub struct HeldLease {
     deadline_ms: AtomicU64,
     wanted: AtomicBool,
     fenced: Mutex<Option<String>>,
+    /// The database's writer lock in this home, locked for as long as the lease is held: a writer
+    /// whose lease ran out while the machine slept is not taken for dead by its own home.
+    lock: Mutex<Option<File>>,
 }
 
 impl HeldLease {
-    /// Takes the lease, at once where its last holder is dead (`is_dead`).
+    /// Takes the lease, at once where its last holder is dead (`is_dead`). `lock` is the home's
+    /// writer lock, if it could be had.
     pub fn acquire(
         catalog: Arc<dyn Catalog>,
         database: DatabaseId,
         holder: &Holder,
         is_dead: &dyn Fn(&Lease) -> bool,
+        lock: Option<File>,
     ) -> Result<HeldLease, CatalogError> {
         let begin = boot_time_ms();
         let lease = catalog.acquire_lease(database, holder, LEASE_TTL, is_dead)?;
@@ -48,6 +54,7 @@ impl HeldLease {
             deadline_ms: AtomicU64::new(begin + LEASE_TTL.as_millis() as u64),
             wanted: AtomicBool::new(false),
             fenced: Mutex::new(None),
+            lock: Mutex::new(lock),
         })
     }
 
@@ -103,7 +110,9 @@ impl HeldLease {
     /// Gives it back.
     pub fn release(&self) -> Result<(), CatalogError> {
         self.deadline_ms.store(0, Ordering::Release);
-        self.catalog.release_lease(self.database, self.epoch)
+        let released = self.catalog.release_lease(self.database, self.epoch);
+        *self.lock.lock() = None;
+        released
     }
 }
 

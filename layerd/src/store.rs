@@ -1,5 +1,6 @@
 //! The door to a home: databases by name, and every operation on them.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use serde::Serialize;
 
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
-    Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, NewSnapshot,
-    Snapshot, StatePoint,
+    Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
+    NewSnapshot, Snapshot, StatePoint,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::error::FsError;
@@ -59,6 +60,11 @@ pub enum StoreError {
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(String),
+    /// A process of this home has the database open for writing and has not renewed its lease.
+    #[error(
+        "database {0:?} is open for writing in a process of this home that does not answer; end or resume it, or mount with --steal"
+    )]
+    Paused(String),
     /// Nothing there of that name, or expired.
     #[error("{0}")]
     NoSuchRef(String),
@@ -317,11 +323,7 @@ impl Store {
             .layers(database.id)?
             .into_iter()
             .any(|row| row.state == LayerState::Active);
-        let dead = match self.catalog.lease(database.id)? {
-            Some(lease) => instance::is_dead(&self.files.locks(), &lease.holder),
-            None => true,
-        };
-        if active && dead {
+        if active {
             match self.recover_dead(&database) {
                 Ok(()) => database = self.catalog.database_by_id(database.id)?,
                 // A home that can't be written can still be read up to the last published head;
@@ -329,7 +331,9 @@ impl Store {
                 Err(error) if error.is_read_only() => {
                     tracing::warn!(%error, "recovery waits for the next writer")
                 }
-                Err(StoreError::Catalog(CatalogError::LeaseHeld { .. })) => {}
+                Err(
+                    StoreError::Catalog(CatalogError::LeaseHeld { .. }) | StoreError::Paused(_),
+                ) => {}
                 // What lies before the damage can be read.
                 Err(StoreError::Damaged(error)) => {
                     tracing::error!(%error, "recovery is not possible")
@@ -365,14 +369,51 @@ impl Store {
 
     /// Takes the lease, at once if its holder is a dead process of this home.
     pub(crate) fn acquire(&self, database: &Database) -> Result<HeldLease> {
+        match self.writer_lock(database.id)? {
+            Some(lock) => self.acquire_with(database, Some(lock)),
+            None => match self.catalog.lease(database.id)? {
+                Some(lease) => Err(self.held(database, lease)?),
+                None => Err(StoreError::Paused(database.name.to_string())),
+            },
+        }
+    }
+
+    fn acquire_with(&self, database: &Database, lock: Option<File>) -> Result<HeldLease> {
         let locks = self.files.locks();
-        let is_dead = |lease: &crate::catalog::Lease| instance::is_dead(&locks, &lease.holder);
+        let is_dead = |lease: &Lease| instance::is_dead(&locks, &lease.holder);
+        let catalog = Arc::clone(&self.catalog);
+        let holder = self.holder()?;
         Ok(HeldLease::acquire(
-            Arc::clone(&self.catalog),
+            catalog,
             database.id,
-            self.holder()?,
+            holder,
             &is_dead,
+            lock,
         )?)
+    }
+
+    fn held(&self, database: &Database, lease: Lease) -> Result<StoreError> {
+        let age_s = (self.catalog.now()?.0 - lease.renewed.0) / 1_000_000_000;
+        let database = database.name.to_string();
+        let lease = Box::new(lease);
+        Ok(CatalogError::LeaseHeld {
+            database,
+            lease,
+            age_s,
+        }
+        .into())
+    }
+
+    /// The lock that a database's writer keeps in this home; `None` while somebody has it.
+    fn writer_lock(&self, id: DatabaseId) -> Result<Option<File>> {
+        let path = self.files.locks().join(format!("writer-{id}"));
+        let failed = |error| io_error(&format!("lock {}", path.display()), error);
+        let file = File::create(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
     }
 
     /// Ends every layer that an earlier writer left active. The caller holds the lease.
@@ -492,10 +533,15 @@ impl Store {
         let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
         let lease = loop {
             match self.acquire(&database) {
-                Err(StoreError::Catalog(CatalogError::LeaseHeld { .. }))
-                    if steal && std::time::Instant::now() < deadline =>
-                {
-                    self.catalog.want_lease(database.id)?;
+                Err(error) if steal && error.is_held() => {
+                    if std::time::Instant::now() >= deadline {
+                        // Nobody answers. If the lease ran out, what the holder still writes is
+                        // fenced; if not, this says who holds it.
+                        break self.acquire_with(&database, None)?;
+                    }
+                    if self.catalog.lease(database.id)?.is_some() {
+                        self.catalog.want_lease(database.id)?;
+                    }
                     std::thread::sleep(Duration::from_millis(200));
                 }
                 result => break result?,
@@ -657,6 +703,8 @@ impl Store {
     /// Removes a database; `undrop` brings it back while its retention lasts.
     pub fn remove(self: &Arc<Self>, name: &DatabaseName) -> Result<()> {
         let database = self.database(name)?;
+        // Nobody may begin to write meanwhile, and who does write may have overslept its lease.
+        self.acquire(&database)?.release()?;
         Ok(self.catalog.drop_database(database.id)?)
     }
 
@@ -694,6 +742,14 @@ impl Store {
 }
 
 impl StoreError {
+    /// Whether somebody else may write the database.
+    fn is_held(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Catalog(CatalogError::LeaseHeld { .. }) | StoreError::Paused(_)
+        )
+    }
+
     /// Whether it failed because the home, or the catalog, can't be written.
     fn is_read_only(&self) -> bool {
         match self {

@@ -478,3 +478,27 @@ fn rotations_and_compactions_at_once_harm_nobody() {
     writer.close().unwrap();
     assert!(store.verify(None, true, &|_, _| ()).unwrap().ok);
 }
+
+#[test]
+fn a_writer_that_overslept_its_lease_is_not_taken_for_dead_in_its_own_home() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(home.path());
+    let database = store.create(&name("db")).unwrap();
+    let writer = store.open_writer(&name("db"), false).unwrap();
+    let file = create(&writer, "db.duckdb");
+    writer.sync().unwrap();
+    // As after fifteen seconds of sleep: the catalog knows of no lease any more.
+    store
+        .catalog()
+        .release_lease(database.id, writer.epoch())
+        .unwrap();
+    assert!(store.catalog().lease(database.id).unwrap().is_none());
+    let other = open(home.path());
+    assert_eq!(other.database(&name("db")).unwrap().head.lsn(), Lsn(1));
+    assert!(other.open_writer(&name("db"), false).is_err());
+    assert!(other.restore(&name("db"), &Ref::Latest).is_err());
+    assert!(other.remove(&name("db")).is_err());
+    writer.write(file, 0, b"awake again").unwrap();
+    assert_eq!(writer.sync().unwrap(), Lsn(2));
+    assert_eq!(read_at(&other, "db", "latest"), b"awake again");
+}

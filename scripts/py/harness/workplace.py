@@ -81,18 +81,23 @@ class Workplace:
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def fs(self, *arguments: str) -> str:
+    def fs(self, *arguments: str, timeout_s: float = 600) -> str:
         """Runs a command of openduck-fs on this home; returns what it printed."""
-        done = subprocess.run(
-            [self.binary, "--home", str(self.home), *arguments],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            check=False,
-        )
+        shown = f"openduck-fs {' '.join(arguments)}"
+        try:
+            done = subprocess.run(
+                [self.binary, "--home", str(self.home), *arguments],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"{shown}: not done after {timeout_s:g} s") from None
         if done.returncode != 0:
-            raise CommandFailed(f"openduck-fs {' '.join(arguments)}: {done.stderr.strip()}")
+            raise CommandFailed(f"{shown}: {done.stderr.strip()}")
         return done.stdout
 
     def fs_json(self, *arguments: str) -> dict[str, Any]:
@@ -137,7 +142,7 @@ class Workplace:
 
     def _umount_quietly(self, directory: Path) -> None:
         with contextlib.suppress(CommandFailed):
-            self.fs("umount", str(directory))
+            self.fs("umount", str(directory), timeout_s=60)
         _detach(directory)
 
     def _forget(self, mount: Mount) -> None:
