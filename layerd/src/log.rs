@@ -370,8 +370,8 @@ impl Log {
 
     /// Swaps in an image that says the same in other layers. `loaded` is the state that `active`
     /// stands on; the active layer's records are applied to it, most of them before anybody has
-    /// to wait. `false` if `active` is not the active layer any more.
-    pub fn replace_image(&self, active: &Arc<Layer>, loaded: &mut Loaded) -> Result<bool, FsError> {
+    /// to wait. The caller keeps the log from going on in another layer meanwhile.
+    pub fn replace_image(&self, active: &Arc<Layer>, loaded: &mut Loaded) -> Result<(), FsError> {
         let mut at = RECORDS_AT;
         loop {
             let end = self.state.lock().applied_end;
@@ -381,9 +381,10 @@ impl Log {
             at = replay(active, at, end, loaded)?;
         }
         let state = self.state.lock();
-        if !Arc::ptr_eq(active, &state.layer) {
-            return Ok(false);
-        }
+        assert!(
+            Arc::ptr_eq(active, &state.layer),
+            "the active layer stays while it is replayed"
+        );
         replay(active, at, state.applied_end, loaded)?;
         let mut image = self.image.write();
         // Files without a name live on in open handles only; they keep their old layers.
@@ -392,7 +393,7 @@ impl Log {
         let old = std::mem::replace(&mut *image, loaded.image.clone());
         drop((image, state));
         drop(old);
-        Ok(true)
+        Ok(())
     }
 
     /// Makes all that was appended before the call durable. `acknowledge` is called, by one

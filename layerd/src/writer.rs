@@ -852,28 +852,26 @@ impl Shared {
     }
 
     fn reload(&self) -> Result<(), StoreError> {
-        // No rotation and no change of names meanwhile; data goes on.
-        let _names = self.names.lock();
-        let database = self.store.catalog().database_by_id(self.database)?;
-        if database.generation == self.active.lock().generation {
+        // The active layer stays the active one meanwhile; all else goes on.
+        let _rotation = self.rotation.lock();
+        let catalog = self.store.catalog();
+        if catalog.database_by_id(self.database)?.generation == self.active.lock().generation {
             return Ok(());
         }
         let active = self.log.position().0;
-        let rows = self.store.catalog().layers(self.database)?;
-        let parent = rows
-            .iter()
-            .find(|row| row.id == active.id())
-            .and_then(|row| row.parent);
-        let chain = self.store.catalog().chain(self.database, parent)?;
+        let row = catalog
+            .layers(self.database)?
+            .into_iter()
+            .find(|row| row.id == active.id());
+        // What the layer stands on now: without its row there is nothing to go by.
+        let row = row.ok_or(CatalogError::NoSuchLayer(active.id()))?;
+        let (chain, _pin) = self.store.pin(self.database, row.parent)?;
         let mut loaded = crate::load::load(self.store.files(), &chain)?;
-        if !self.log.replace_image(&active, &mut loaded)? {
-            // It was rotated meanwhile; the next round takes it over.
-            return Ok(());
-        }
+        self.log.replace_image(&active, &mut loaded)?;
         {
             let mut active = self.active.lock();
             active.layers = std::mem::take(&mut loaded.layers);
-            active.generation = database.generation;
+            active.generation = chain.generation;
         }
         self.refreeze()?;
         Ok(self.repin()?)
