@@ -75,7 +75,7 @@ def test_follow_reader_accepts_whole_commits(clients: Clients, versions: list[Ve
         writer.finish()
         newest = judge_writer(writer)[-1][1]
         for version in versions:
-            reader = clients.start(version, "follow_reader.py", path, "--seconds", 0.5)
+            reader = clients.start(version, "follow_reader.py", path, "--seconds", 0.2)
             opens = judge_reader(reader)
             assert opens, f"DuckDB {version} opened nothing"
             assert {seq for _, seq in opens} == {newest}

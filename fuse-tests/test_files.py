@@ -33,6 +33,7 @@ from harness.posix import (
     rename2,
     tree,
 )
+from harness.processes import read_line
 
 RW = os.O_RDWR | os.O_CREAT
 GIB = 1 << 30
@@ -405,8 +406,7 @@ def start_locker(path: Path, kind: str, mode: str) -> tuple[subprocess.Popen[str
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+    return process, read_line(process, f"a {kind} {mode} lock, or its refusal")
 
 
 def end_locker(process: subprocess.Popen[str]) -> None:

@@ -22,7 +22,7 @@ from harness.follow import describe_opens, judge_freshness, judge_reader, judge_
 from harness.openduck import Home, lazy_unmount
 from harness.pages import PageWriter
 from harness.posix import opened, pattern
-from harness.processes import wait_until
+from harness.processes import read_line, wait_until
 
 Rounds = Callable[[int], int]
 
@@ -163,16 +163,13 @@ class Stepper:
             bufsize=1,
         )
         closers.append(self.end)
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        assert read_line(self.process, "the stepping process to start") == "ready"
 
     def __call__(self, *words: object) -> str:
         assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(str(word) for word in words) + "\n")
-        return self._line()
+        step = " ".join(str(word) for word in words)
+        self.process.stdin.write(step + "\n")
+        return read_line(self.process, f"the answer to {step!r}")
 
     def look(self, path: Path, length: int) -> str:
         """Opens, reads the first bytes, closes: the probing that comes before a real open."""

@@ -14,7 +14,7 @@ import duckdb
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("path")
-parser.add_argument("--rows", type=int, default=1_500_000)
+parser.add_argument("--rows", type=int, default=1_000_000)
 parser.add_argument("--memory", default="50MB")
 options = parser.parse_args()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -86,6 +87,15 @@ def run(
             kill_group(process.pid)
             raise
     return Outcome(command, process.returncode, stdout, stderr, time.monotonic() - begin)
+
+
+def read_line(process: subprocess.Popen[str], what: str, timeout_s: float = 30.0) -> str:
+    """The one line that a helper process answers with."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
+    if not ready:
+        raise AssertionError(f"waited {timeout_s:g} s in vain for {what}")
+    return process.stdout.readline().strip()
 
 
 def kill_group(leader: int) -> None:
