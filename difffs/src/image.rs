@@ -145,10 +145,10 @@ impl ImageFile {
         }
     }
 
-    pub(crate) fn read(&self, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
         let frozen = self.image.frozen()?;
         frozen
-            .read(self.id(), offset, length, out)
+            .read(self.id(), offset, out)
             .map_err(|error| errno(&error))
     }
 

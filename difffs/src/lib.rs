@@ -16,6 +16,7 @@ pub mod registry;
 pub mod server;
 
 mod attr;
+mod awake;
 mod background;
 mod care;
 mod errno;

@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 
 use crate::attr;
 use crate::attr::Owner;
+use crate::awake::Awake;
 use crate::errno::errno;
 
 /// Bits that a file may have: a database is no program that runs as somebody else.
@@ -29,6 +30,7 @@ const MODE_MASK: u32 = 0o1777;
 pub(crate) struct Live {
     writer: Arc<Writer>,
     gate: RwLock<Gate>,
+    awake: Awake,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ impl Live {
         Live {
             writer,
             gate: RwLock::new(Gate::Open),
+            awake: Awake::new(),
         }
     }
 
@@ -175,14 +178,8 @@ impl Live {
         });
     }
 
-    pub(crate) fn read(
-        &self,
-        file: FileId,
-        offset: u64,
-        length: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Errno> {
-        done(self.writer.read(file, offset, length, out))
+    pub(crate) fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        done(self.writer.read(file, offset, out))
     }
 
     pub(crate) fn write(&self, file: FileId, offset: u64, data: &[u8]) -> Result<(), Errno> {
@@ -190,6 +187,7 @@ impl Live {
     }
 
     pub(crate) fn sync(&self) -> Result<(), Errno> {
+        self.awake.note();
         self.change(Writer::sync).map(drop)
     }
 

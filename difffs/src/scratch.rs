@@ -254,10 +254,9 @@ impl ScratchFile {
             .clone()
     }
 
-    pub(crate) fn read(&self, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<(), Errno> {
-        out.resize(length, 0);
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
         let mut filled = 0;
-        while filled < length {
+        while filled < out.len() {
             match self
                 .file
                 .read_at(&mut out[filled..], offset + filled as u64)?
@@ -266,8 +265,7 @@ impl ScratchFile {
                 count => filled += count,
             }
         }
-        out.truncate(filled);
-        Ok(())
+        Ok(filled)
     }
 
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Errno> {
@@ -314,9 +312,9 @@ mod tests {
         let dir = scratch.make(1, me(), 10, 0o755, NOBODY).unwrap();
         let file = scratch.create(&dir, b"a", 11, 0o644, NOBODY).unwrap();
         file.write(3, b"xyz").unwrap();
-        let mut out = Vec::new();
-        file.read(0, 100, &mut out).unwrap();
-        assert_eq!(out, b"\0\0\0xyz");
+        let mut out = [1; 100];
+        let got = file.read(0, &mut out).unwrap();
+        assert_eq!(out[..got], *b"\0\0\0xyz");
         assert_eq!(
             fs::read_dir(home.path().join("scratch")).unwrap().count(),
             0

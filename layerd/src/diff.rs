@@ -16,6 +16,8 @@ use crate::store::{FileDiff, Result, Store};
 
 /// Content is compared in units of this size.
 const PAGE: u64 = 4096;
+/// And read so much at a time.
+const STEP: usize = 1 << 20;
 /// More ranges than this are not listed, only counted.
 const RANGES_MAX: usize = 1000;
 
@@ -120,14 +122,14 @@ fn compare_bytes(
     end: u64,
     diff: &mut FileDiff,
 ) -> std::result::Result<(), FsError> {
-    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let (mut a, mut b) = (vec![0; STEP], vec![0; STEP]);
     let mut at = begin;
     while at < end {
-        let length = (end - at).min(1 << 20);
+        let length = (end - at).min(STEP as u64);
         for (node, bytes) in [(old, &mut a), (new, &mut b)] {
-            bytes.clear();
-            image::read(node, at, length as usize, bytes)?;
-            bytes.resize(length as usize, 0);
+            let bytes = &mut bytes[..length as usize];
+            let got = image::read(node, at, bytes)?;
+            bytes[got..].fill(0);
         }
         let mut page = at;
         while page < at + length {

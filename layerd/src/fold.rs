@@ -485,16 +485,13 @@ impl Sink for LayerWriter<'_> {
     fn image(&mut self, node: &Node) -> Result<LayerId, FsError> {
         let id = LayerId::random(self.epoch);
         let progress = &mut *self.progress;
-        let mut buffer = Vec::new();
         let image = write_image(
             self.files,
             id,
             self.database,
             node.size,
             &mut |offset, bytes| {
-                buffer.clear();
-                image::read(node, offset, bytes.len(), &mut buffer)?;
-                bytes.copy_from_slice(&buffer);
+                image::read(node, offset, bytes)?;
                 progress(bytes.len() as u64);
                 Ok(())
             },

@@ -158,17 +158,11 @@ impl Frozen {
         list(&self.image, &self.hold.naming, directory)
     }
 
-    /// Appends up to `length` bytes from `offset` to `out`: fewer only at the end of the file.
-    /// Every byte was checked against its checksum, or is a hole.
-    pub fn read(
-        &self,
-        file: FileId,
-        offset: u64,
-        length: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), FsError> {
+    /// Fills `out` from `offset` on, and returns how many bytes came: fewer only at the end of the
+    /// file. Every byte was checked against its checksum, or is a hole.
+    pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
         self.check()?;
-        image::read(self.image.node(file)?, offset, length, out)
+        image::read(self.image.node(file)?, offset, out)
     }
 
     /// The first offset at or behind `offset` that is not in a hole; `None` if there is none.

@@ -367,15 +367,15 @@ impl Image {
     }
 }
 
-/// Appends up to `length` bytes of a file from `offset` to `out`: fewer only at its end.
-pub fn read(node: &Node, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
+/// Fills `out` with a file's bytes from `offset` on; returns how many came: fewer only at its end.
+pub fn read(node: &Node, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
     if node.kind == FileKind::Directory {
         return Err(FsError::IsADirectory);
     }
-    let length = (length as u64).min(node.size.saturating_sub(offset));
-    let begin = out.len();
-    out.resize(begin + length as usize, 0);
-    let target = &mut out[begin..];
+    let length = (out.len() as u64).min(node.size.saturating_sub(offset));
+    let target = &mut out[..length as usize];
+    // Only holes are filled with zeros: what is read need not be cleared first.
+    let mut filled = 0;
     let mut pieces: Vec<Piece> = Vec::new();
     let mut current: Option<Arc<Layer>> = None;
     for (start, run) in node.extents.range(offset, length) {
@@ -384,6 +384,8 @@ pub fn read(node: &Node, offset: u64, length: usize, out: &mut Vec<u8>) -> Resul
             length: run.length,
             to: (start - offset) as usize,
         };
+        target[filled..piece.to].fill(0);
+        filled = piece.to + piece.length as usize;
         match &current {
             Some(layer) if Arc::ptr_eq(layer, &run.layer) => {}
             Some(layer) => {
@@ -395,8 +397,9 @@ pub fn read(node: &Node, offset: u64, length: usize, out: &mut Vec<u8>) -> Resul
         }
         pieces.push(piece);
     }
-    match current {
-        Some(layer) => layer.read(&pieces, target),
-        None => Ok(()),
+    target[filled..].fill(0);
+    if let Some(layer) = current {
+        layer.read(&pieces, target)?;
     }
+    Ok(target.len())
 }

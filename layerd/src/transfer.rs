@@ -330,15 +330,15 @@ fn write_out(
 ) -> Result<()> {
     let failed = |error| io_error(&format!("write {}", path.display()), error);
     out.set_len(node.size).map_err(failed)?;
-    let mut buffer = Vec::with_capacity(STEP);
+    let mut buffer = vec![0; STEP];
     for (start, run) in node.extents.iter() {
         let mut at = start;
         let end = start + run.length;
         while at < end {
             let length = (end - at).min(STEP as u64);
-            buffer.clear();
-            image::read(node, at, length as usize, &mut buffer)?;
-            out.write_all_at(&buffer, at).map_err(failed)?;
+            let bytes = &mut buffer[..length as usize];
+            image::read(node, at, bytes)?;
+            out.write_all_at(bytes, at).map_err(failed)?;
             at += length;
             copied(length);
         }

@@ -249,14 +249,8 @@ impl Writer {
     }
 
     /// As [`Frozen::read`].
-    pub fn read(
-        &self,
-        file: FileId,
-        offset: u64,
-        length: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), FsError> {
-        image::read(&*self.node(file)?, offset, length, out)
+    pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
+        image::read(&*self.node(file)?, offset, out)
     }
 
     /// As [`Frozen::seek_data`].

@@ -33,15 +33,27 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Fills the thread's buffer and answers with it.
-fn answer_filled(reply: ReplyData, fill: impl FnOnce(&mut Vec<u8>) -> Result<(), Errno>) {
+/// Has `length` bytes of the thread's buffer filled, and answers with as many as came.
+fn answer_filled(
+    reply: ReplyData,
+    length: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+) {
     BUFFER.with_borrow_mut(|buffer| {
-        buffer.clear();
-        match guarded(|| fill(buffer)) {
-            Ok(()) => reply.data(buffer),
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        match guarded(|| fill(&mut buffer[..length])) {
+            Ok(got) => reply.data(&buffer[..got]),
             Err(error) => reply.error(error),
         }
     });
+}
+
+/// What of `text` a read of `length` bytes at `offset` gets.
+fn part(text: &[u8], offset: u64, length: usize) -> &[u8] {
+    let begin = usize::try_from(offset).map_or(text.len(), |offset| offset.min(text.len()));
+    &text[begin..][..length.min(text.len() - begin)]
 }
 
 impl Filesystem {
@@ -212,31 +224,31 @@ impl Filesystem {
         };
         match place {
             Place::Main(file) => {
-                answer_filled(reply, |out| self.live()?.read(file, offset, length, out))
+                answer_filled(reply, length, |out| self.live()?.read(file, offset, out))
             }
             Place::Node(Node::ImageFile(file)) => {
-                answer_filled(reply, |out| file.read(offset, length, out));
+                answer_filled(reply, length, |out| file.read(offset, out));
             }
-            Place::Node(Node::FollowedFile(file)) => answer_filled(reply, |out| {
+            Place::Node(Node::FollowedFile(file)) => answer_filled(reply, length, |out| {
                 if Follow::is_deep(offset)
                     && let Handle::Followed(_, session) = &*self.state.handles.get(handle)?
                     && let Some(follow) = self.state.latest()
                 {
                     follow.deep_read(*session);
                 }
-                file.read(offset, length, out)
+                file.read(offset, out)
             }),
             Place::Node(Node::ScratchFile(file)) => {
-                answer_filled(reply, |out| file.read(offset, length, out))
+                answer_filled(reply, length, |out| file.read(offset, out))
             }
             Place::Node(Node::Draft(draft)) => reply.data(&draft.read(offset, length)),
-            Place::Status => answer_filled(reply, |out| {
-                if let Handle::Text(text) = &*self.state.handles.get(handle)? {
-                    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-                    out.extend(text.iter().skip(offset).take(length));
-                }
-                Ok(())
-            }),
+            Place::Status => match guarded(|| self.state.handles.get(handle)) {
+                Ok(opened) => match &*opened {
+                    Handle::Text(text) => reply.data(part(text, offset, length)),
+                    _ => reply.data(&[]),
+                },
+                Err(error) => reply.error(error),
+            },
             // It holds nothing; who writes a name into it need not read it back.
             Place::Snapshot => reply.data(&[]),
             _ => reply.error(Errno::EISDIR),
