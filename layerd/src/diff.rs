@@ -11,6 +11,7 @@ use crate::extents::Extent;
 use crate::frozen::{FileKind, Frozen};
 use crate::id::{DatabaseName, FileId};
 use crate::image::{self, Image, Node};
+use crate::layer::Cache;
 use crate::reference::Ref;
 use crate::store::{FileDiff, Result, Store};
 
@@ -128,7 +129,7 @@ fn compare_bytes(
         let length = (end - at).min(STEP as u64);
         for (node, bytes) in [(old, &mut a), (new, &mut b)] {
             let bytes = &mut bytes[..length as usize];
-            let got = image::read(node, at, bytes)?;
+            let got = image::read(node, at, Cache::Here, bytes)?;
             bytes[got..].fill(0);
         }
         let mut page = at;

@@ -3,9 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use crate::aligned::ALIGNMENT;
+use crate::page_cache;
 
 /// Makes and opens files.
 pub trait Disk: Send + Sync {
@@ -24,6 +28,11 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Reads at `offset` until `bytes` is full or the file ends; returns how many bytes came.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As [`DiskFile::read_at`], for a caller above whom the bytes are cached anyway: pages that
+    /// are not in the page cache are not put there, where that can be avoided.
+    fn read_uncached_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(bytes, offset)
+    }
     /// Writes all of `parts`, one behind the other, at `offset`.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
     /// fdatasync: everything written, and what is needed to read it, is durable.
@@ -58,7 +67,7 @@ impl Disk for RealDisk {
         // Held for as long as the file is open: whoever finds it without a row in the catalog can
         // tell a layer in the making from an orphan.
         file.lock()?;
-        Ok(Arc::new(RealFile(Arc::new(file))))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
@@ -67,7 +76,7 @@ impl Disk for RealDisk {
             .write(write)
             .open(path)
             .map_err(about(path))?;
-        Ok(Arc::new(RealFile(Arc::new(file))))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -79,13 +88,47 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(Arc<File>);
+struct RealFile {
+    file: Arc<File>,
+    /// The same file, opened for reads past the page cache; `None` if that can't be had.
+    direct: OnceLock<Option<File>>,
+}
+
+impl RealFile {
+    fn new(file: File) -> RealFile {
+        RealFile {
+            file: Arc::new(file),
+            direct: OnceLock::new(),
+        }
+    }
+
+    /// The file to read a range from without the page cache, if that is possible and of use.
+    fn direct(&self, bytes: &[u8], offset: u64) -> Option<&File> {
+        let aligned = (bytes.as_ptr() as usize | bytes.len()).is_multiple_of(ALIGNMENT)
+            && offset.is_multiple_of(ALIGNMENT as u64);
+        if !aligned {
+            return None;
+        }
+        let cached = page_cache::cached_pages(&self.file, offset, bytes.len() as u64);
+        if cached != Some(0) {
+            return None;
+        }
+        let open = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(DIRECT).open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+}
+
+const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
 
 impl DiskFile for RealFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < bytes.len() {
-            match self.0.read_at(&mut bytes[done..], offset + done as u64) {
+            match self.file.read_at(&mut bytes[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -95,11 +138,21 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    fn read_uncached_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(direct) = self.direct(bytes, offset)
+            && let Ok(count) = direct.read_at(bytes, offset)
+            && count == bytes.len()
+        {
+            return Ok(count);
+        }
+        self.read_at(bytes, offset)
+    }
+
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut done = loop {
-            match rustix::io::pwritev(&*self.0, &slices, offset) {
+            match rustix::io::pwritev(&*self.file, &slices, offset) {
                 Ok(n) => break n,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -110,7 +163,7 @@ impl DiskFile for RealFile {
         for part in parts {
             if done < begin + part.len() && done < total {
                 let skip = done.saturating_sub(begin);
-                self.0
+                self.file
                     .write_all_at(&part[skip..], offset + (begin + skip) as u64)?;
                 done = begin + part.len();
             }
@@ -120,12 +173,12 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn allocate(&self, begin: u64, end: u64) -> io::Result<()> {
         match rustix::fs::fallocate(
-            &*self.0,
+            &*self.file,
             rustix::fs::FallocateFlags::empty(),
             begin,
             end - begin,
@@ -144,14 +197,14 @@ impl DiskFile for RealFile {
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn file(&self) -> &Arc<File> {
-        &self.0
+        &self.file
     }
 }

@@ -16,7 +16,7 @@ use crate::files::Files;
 use crate::format::RECORDS_AT;
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
-use crate::layer::Layer;
+use crate::layer::{Cache, Layer};
 use crate::load::{Images, Loaded, open_error};
 use crate::new_image::{NewImage, write_image};
 use crate::new_layer::NewLayer;
@@ -472,6 +472,7 @@ impl Sink for LayerWriter<'_> {
                     length,
                     to: 0,
                 }],
+                Cache::Here,
                 &mut bytes,
             )?;
             self.current()?
@@ -491,7 +492,7 @@ impl Sink for LayerWriter<'_> {
             self.database,
             node.size,
             &mut |offset, bytes| {
-                image::read(node, offset, bytes)?;
+                image::read(node, offset, Cache::Here, bytes)?;
                 progress(bytes.len() as u64);
                 Ok(())
             },

@@ -8,6 +8,7 @@ use crate::error::FsError;
 use crate::hashes::ImageHashes;
 use crate::id::{FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image};
+use crate::layer::Cache;
 use crate::names::Naming;
 use crate::pin::Pin;
 
@@ -162,7 +163,7 @@ impl Frozen {
     /// file. Every byte was checked against its checksum, or is a hole.
     pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
         self.check()?;
-        image::read(self.image.node(file)?, offset, out)
+        image::read(self.image.node(file)?, offset, Cache::Here, out)
     }
 
     /// The first offset at or behind `offset` that is not in a hole; `None` if there is none.

@@ -12,7 +12,7 @@ use crate::error::FsError;
 use crate::extents::{Extent, Extents};
 use crate::frozen::{Attr, FileKind};
 use crate::id::{FileId, LayerId, Timestamp};
-use crate::layer::{Layer, Piece};
+use crate::layer::{Cache, Layer, Piece};
 use crate::record::{Change, Record};
 
 /// A file or directory.
@@ -368,7 +368,7 @@ impl Image {
 }
 
 /// Fills `out` with a file's bytes from `offset` on; returns how many came: fewer only at its end.
-pub fn read(node: &Node, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
+pub fn read(node: &Node, offset: u64, cache: Cache, out: &mut [u8]) -> Result<usize, FsError> {
     if node.kind == FileKind::Directory {
         return Err(FsError::IsADirectory);
     }
@@ -389,7 +389,7 @@ pub fn read(node: &Node, offset: u64, out: &mut [u8]) -> Result<usize, FsError> 
         match &current {
             Some(layer) if Arc::ptr_eq(layer, &run.layer) => {}
             Some(layer) => {
-                layer.read(&pieces, target)?;
+                layer.read(&pieces, cache, target)?;
                 pieces.clear();
                 current = Some(run.layer);
             }
@@ -399,7 +399,7 @@ pub fn read(node: &Node, offset: u64, out: &mut [u8]) -> Result<usize, FsError> 
     }
     target[filled..].fill(0);
     if let Some(layer) = current {
-        layer.read(&pieces, target)?;
+        layer.read(&pieces, cache, target)?;
     }
     Ok(target.len())
 }

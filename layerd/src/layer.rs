@@ -5,10 +5,12 @@
 //! 32 KiB), loaded from the index of a sealed layer, or added record by record while a layer is
 //! written or followed.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::aligned::AlignedBuffer;
 use crate::checksum::{CHUNK, checksum, chunk_count};
 use crate::disk::DiskFile;
 use crate::error::FsError;
@@ -51,7 +53,7 @@ impl Payloads {
     }
 
     /// The chunk-aligned span of the payload around `at..at + length`, and its sums.
-    fn span(&self, at: u64, length: u64) -> Option<(u64, u64, Vec<u32>)> {
+    fn span(&self, at: u64, length: u64) -> Option<Span> {
         let payload = self.find(at)?;
         if at + length > payload.end() {
             return None;
@@ -67,6 +69,14 @@ impl Payloads {
     }
 }
 
+/// Whole chunks of one payload: from where to where, and their sums.
+type Span = (u64, u64, Vec<u32>);
+
+thread_local! {
+    /// Where pieces are read that are not whole chunks.
+    static BOUNCE: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
+}
+
 /// A part of a read: `length` bytes at physical offset `at` go to `to` in the reader's buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
@@ -76,6 +86,16 @@ pub struct Piece {
     pub length: u64,
     /// Position in the buffer.
     pub to: usize,
+}
+
+/// Who keeps the bytes of a read, for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// The page cache of the layer files: several images share them.
+    Here,
+    /// Whoever asked, for as long as there is memory: a second copy would be a waste of memory and
+    /// of the time to make it.
+    Above,
 }
 
 /// Pieces below this size that lie close together are fetched with one system call.
@@ -161,7 +181,7 @@ impl Layer {
     }
 
     /// Reads pieces, given in the order of the reader's offsets, into `out`.
-    pub fn read(&self, pieces: &[Piece], out: &mut [u8]) -> Result<(), FsError> {
+    pub fn read(&self, pieces: &[Piece], cache: Cache, out: &mut [u8]) -> Result<(), FsError> {
         let mut rest = pieces;
         while let Some(first) = rest.first() {
             let mut count = 1;
@@ -178,14 +198,14 @@ impl Layer {
                 }
             }
             let (group, behind) = rest.split_at(count);
-            self.read_group(group, out)?;
+            self.read_group(group, cache, out)?;
             rest = behind;
         }
         Ok(())
     }
 
     /// Reads pieces that lie close together with one system call, verifies and copies them.
-    fn read_group(&self, group: &[Piece], out: &mut [u8]) -> Result<(), FsError> {
+    fn read_group(&self, group: &[Piece], cache: Cache, out: &mut [u8]) -> Result<(), FsError> {
         let mut spans = Vec::with_capacity(group.len());
         {
             let payloads = self.payloads.read();
@@ -205,13 +225,28 @@ impl Layer {
         {
             // The common case, whole chunks of one payload: straight into the reader's buffer.
             let target = &mut out[piece.to..piece.to + piece.length as usize];
-            self.read_exact(target, begin)?;
+            self.read_exact(target, begin, cache)?;
             return self.verify(target, begin, sums);
         }
-        let mut buffer = vec![0; (end - begin) as usize];
-        self.read_exact(&mut buffer, begin)?;
+        BOUNCE.with_borrow_mut(|buffer| {
+            let buffer = buffer.get((end - begin) as usize);
+            self.read_exact(buffer, begin, cache)?;
+            self.hand_out(group, &spans, buffer, out)
+        })
+    }
+
+    /// Verifies what `buffer` holds of the group's spans, from the first one's begin on, and copies
+    /// the pieces.
+    fn hand_out(
+        &self,
+        group: &[Piece],
+        spans: &[Span],
+        buffer: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), FsError> {
+        let begin = spans.first().map_or(0, |(begin, ..)| *begin);
         let mut verified_to = begin;
-        for (piece, (from, to, sums)) in group.iter().zip(&spans) {
+        for (piece, (from, to, sums)) in group.iter().zip(spans) {
             if *to > verified_to {
                 self.verify(
                     &buffer[(from - begin) as usize..(to - begin) as usize],
@@ -227,8 +262,12 @@ impl Layer {
         Ok(())
     }
 
-    fn read_exact(&self, target: &mut [u8], at: u64) -> Result<(), FsError> {
-        match self.file.read_at(target, at) {
+    fn read_exact(&self, target: &mut [u8], at: u64, cache: Cache) -> Result<(), FsError> {
+        let read = match cache {
+            Cache::Here => self.file.read_at(target, at),
+            Cache::Above => self.file.read_uncached_at(target, at),
+        };
+        match read {
             Ok(n) if n == target.len() => Ok(()),
             Ok(n) => Err(self.damaged(at + n as u64, "the file ends too early")),
             Err(error) => {
@@ -362,6 +401,7 @@ mod tests {
                         length: length as u64,
                         to: 0,
                     }],
+                    Cache::Here,
                     &mut out,
                 )
                 .unwrap();
@@ -385,7 +425,7 @@ mod tests {
             },
         ];
         let mut out = vec![0; 24];
-        layer.read(&pieces, &mut out).unwrap();
+        layer.read(&pieces, Cache::Here, &mut out).unwrap();
         assert_eq!(
             out,
             [&image[110..120], &image[120..125], &image[501..510]].concat()
@@ -407,6 +447,7 @@ mod tests {
                     length: 1,
                     to: 0,
                 }],
+                Cache::Here,
                 &mut out,
             );
             assert!(matches!(result, Err(FsError::Damaged { .. })));
@@ -419,6 +460,7 @@ mod tests {
                         length: 1,
                         to: 0,
                     }],
+                    Cache::Here,
                     &mut out,
                 )
                 .unwrap();
@@ -436,6 +478,7 @@ mod tests {
                 length: 100_000,
                 to: 0,
             }],
+            Cache::Here,
             &mut out,
         );
         assert!(matches!(result, Err(FsError::Damaged { .. })));
@@ -453,6 +496,7 @@ mod tests {
                         length: 10,
                         to: 0
                     }],
+                    Cache::Here,
                     &mut out
                 )
                 .is_err()

@@ -10,6 +10,7 @@
 //!
 //! The engine knows nothing of FUSE, of DuckDB's file format, or of any network protocol.
 
+pub mod aligned;
 pub mod catalog;
 mod checksum;
 mod compact;
@@ -37,6 +38,7 @@ mod names;
 mod new_image;
 mod new_layer;
 mod objects;
+mod page_cache;
 mod pin;
 mod ranges;
 mod record;

@@ -14,6 +14,7 @@ use crate::error::FsError;
 use crate::frozen::FileKind;
 use crate::id::{DatabaseName, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image;
+use crate::layer::Cache;
 use crate::lease::HeldLease;
 use crate::names::MAIN;
 use crate::new_image::write_image;
@@ -337,7 +338,7 @@ fn write_out(
         while at < end {
             let length = (end - at).min(STEP as u64);
             let bytes = &mut buffer[..length as usize];
-            image::read(node, at, bytes)?;
+            image::read(node, at, Cache::Here, bytes)?;
             out.write_all_at(bytes, at).map_err(failed)?;
             at += length;
             copied(length);

@@ -17,7 +17,7 @@ use crate::frozen::{self, Attr, CommitPoint, DirEntry, FileKind, Frozen, Hold};
 use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
-use crate::layer::Layer;
+use crate::layer::{Cache, Layer};
 use crate::lease::{HeldLease, LEASE_HEARTBEAT};
 use crate::log::{Commit, Log, NextLayer};
 use crate::maintain::Caretaker;
@@ -248,9 +248,10 @@ impl Writer {
         frozen::list(&image, &self.shared.naming, directory)
     }
 
-    /// As [`Frozen::read`].
+    /// As [`Frozen::read`]. The bytes are taken to be cached by whoever reads: there is one live
+    /// image, and every change of it passes there.
     pub fn read(&self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
-        image::read(&*self.node(file)?, offset, out)
+        image::read(&*self.node(file)?, offset, Cache::Above, out)
     }
 
     /// As [`Frozen::seek_data`].

@@ -7,6 +7,7 @@ use fuser::{
     Errno, FileHandle, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyCreate, ReplyData,
     ReplyEmpty, ReplyOpen, ReplyWrite, Request,
 };
+use layerd::aligned::AlignedBuffer;
 
 use super::attributes::draft_attr;
 use super::{Filesystem, GENERATION, caller, guarded, is_root, opened_unbuffered};
@@ -30,7 +31,7 @@ const PASSED_THROUGH: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
 
 thread_local! {
     /// Where a read's answer is put together; as large as the largest request was.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static BUFFER: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
 }
 
 /// Has `length` bytes of the thread's buffer filled, and answers with as many as came.
@@ -40,10 +41,8 @@ fn answer_filled(
     fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
 ) {
     BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < length {
-            buffer.resize(length, 0);
-        }
-        match guarded(|| fill(&mut buffer[..length])) {
+        let buffer = buffer.get(length);
+        match guarded(|| fill(buffer)) {
             Ok(got) => reply.data(&buffer[..got]),
             Err(error) => reply.error(error),
         }
