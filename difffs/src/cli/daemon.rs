@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::serve::{Job, Live, cannot_be_written, serve, start_log};
 use super::target::Target;
 use super::{Context, with_causes};
+
+/// A log is kept for so long after the last line in it.
+const LOG_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a server tells its caller, once.
 #[derive(Serialize, Deserialize)]
@@ -75,10 +79,36 @@ fn leave_caller() -> Result<()> {
 fn log_to(path: &Path) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
+        remove_old_logs(directory)?;
     }
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     rustix::stdio::dup2_stderr(&file)?;
     start_log();
+    Ok(())
+}
+
+/// Removes logs that nothing was written to for [`LOG_AGE_MAX`] and whose server is gone.
+fn remove_old_logs(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("mount-")?.strip_suffix(".log"))
+            .and_then(|middle| middle.rsplit_once('-')?.1.parse::<u32>().ok());
+        let Some(pid) = pid else { continue };
+        let is_old = |modified: SystemTime| {
+            modified
+                .elapsed()
+                .is_ok_and(|elapsed| elapsed > LOG_AGE_MAX)
+        };
+        if !Path::new("/proc").join(pid.to_string()).exists()
+            && entry.metadata()?.modified().is_ok_and(is_old)
+        {
+            // Another server that starts may be faster.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     Ok(())
 }
 
@@ -93,4 +123,31 @@ fn tell(readiness: &Readiness) -> io::Result<()> {
 fn forget_stdout() -> io::Result<()> {
     let nowhere = File::options().write(true).open("/dev/null")?;
     Ok(rustix::stdio::dup2_stdout(&nowhere)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_logs_of_servers_that_are_gone_are_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let old = SystemTime::now() - LOG_AGE_MAX - Duration::from_secs(60);
+        // The largest process id of any Linux is 4,194,304.
+        let names = [
+            ("mount-db-4194305.log", old),
+            ("mount-db-4194306.log", SystemTime::now()),
+            (&*format!("mount-db-{}.log", std::process::id()), old),
+            ("notes.log", old),
+        ];
+        for (name, modified) in names {
+            let file = File::create(home.path().join(name)).unwrap();
+            file.set_modified(modified).unwrap();
+        }
+        remove_old_logs(home.path()).unwrap();
+        assert!(!home.path().join(names[0].0).exists());
+        for (name, _) in &names[1..] {
+            assert!(home.path().join(name).exists(), "{name}");
+        }
+    }
 }

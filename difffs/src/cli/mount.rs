@@ -102,7 +102,7 @@ fn make_ready(dir: &Path) -> Result<PathBuf> {
     let shown = target::utf8(&dir)?;
     if was_dead {
         remark(&format_args!(
-            "cleared {shown}, where a mount was left whose server had been killed"
+            "cleared {shown}, where a mount was left whose server is gone"
         ));
     }
     Ok(dir)

@@ -80,7 +80,7 @@ fn clear_dead(dir: &Path) -> Result<Reply> {
     Ok(Reply::new(
         json!({ "dir": dir, "clean": false }),
         format!(
-            "cleared {shown}, whose server had been killed; mounting the database again recovers every acknowledged commit"
+            "cleared {shown}, whose server is gone; mounting the database again recovers every acknowledged commit"
         ),
     ))
 }
