@@ -83,21 +83,12 @@ fn write(
     sums_file.sync()?;
     files.disk().sync_directory(files.layer_directory())?;
     let row = LayerRow {
-        id,
-        database,
         kind: LayerKind::Image,
         state: LayerState::Sealed,
-        parent: None,
-        first_lsn: Lsn::EMPTY,
-        last_lsn: None,
-        first_time: None,
-        last_time: None,
         end: Some(size),
         bytes: Some(size + sums.len() as u64 + PAGE_LENGTH as u64),
         hash: Some(hash),
-        images: Vec::new(),
-        created: Timestamp::now(),
-        dead_since: None,
+        ..LayerRow::begun(id, database, None, Lsn::EMPTY, Timestamp::now())
     };
     Ok(NewImage {
         row,

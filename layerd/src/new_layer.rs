@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{
-    Catalog, CommitRange, Head, LayerKind, LayerRow, LayerState, Rotation, StatePoint,
-};
+use crate::catalog::{Catalog, CommitRange, Head, LayerRow, LayerState, Rotation, StatePoint};
 use crate::checksum::chunk_sums;
 use crate::disk::DiskFile;
 use crate::error::FsError;
@@ -155,24 +153,24 @@ impl NewLayer {
     /// Its row, as a rotated layer.
     #[must_use]
     pub fn row(&self, images: &[LayerId]) -> LayerRow {
+        let header = &self.header;
+        let first_lsn = self
+            .commits
+            .map_or(header.first_lsn, |commits| commits.first_lsn);
         LayerRow {
-            id: self.id(),
-            database: self.header.database,
-            kind: LayerKind::Delta,
             state: LayerState::Rotated,
-            parent: self.header.parent,
-            first_lsn: self
-                .commits
-                .map_or(self.header.first_lsn, |commits| commits.first_lsn),
             last_lsn: self.commits.map(|commits| commits.last_lsn),
             first_time: self.commits.map(|commits| commits.first_time),
             last_time: self.commits.map(|commits| commits.last_time),
             end: Some(self.end),
-            bytes: None,
-            hash: None,
             images: images.to_vec(),
-            created: self.header.created,
-            dead_since: None,
+            ..LayerRow::begun(
+                header.id,
+                header.database,
+                header.parent,
+                first_lsn,
+                header.created,
+            )
         }
     }
 

@@ -33,8 +33,9 @@ pub fn seal(
     } else {
         seal_file(files, id, row.end.ok_or(FsError::Invalid)?, pace)?
     };
-    catalog.seal(id, bytes, hash)?;
-    tracing::debug!(layer = %id, bytes, "sealed");
+    if catalog.seal(id, bytes, hash, None)? {
+        tracing::debug!(layer = %id, bytes, "sealed");
+    }
     Ok(())
 }
 

@@ -393,15 +393,7 @@ impl Store {
     }
 
     fn held(&self, database: &Database, lease: Lease) -> Result<StoreError> {
-        let age_s = (self.catalog.now()?.0 - lease.renewed.0) / 1_000_000_000;
-        let database = database.name.to_string();
-        let lease = Box::new(lease);
-        Ok(CatalogError::LeaseHeld {
-            database,
-            lease,
-            age_s,
-        }
-        .into())
+        Ok(CatalogError::lease_held(&database.name, lease, self.catalog.now()?).into())
     }
 
     /// The lock that a database's writer keeps in this home; `None` while somebody has it.

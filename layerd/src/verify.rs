@@ -403,21 +403,9 @@ impl Check<'_> {
 /// What a layer without a row is checked against: itself.
 fn orphan_row(id: LayerId, kind: LayerKind) -> LayerRow {
     LayerRow {
-        id,
-        database: DatabaseId(0),
         kind,
         state: LayerState::Sealed,
-        parent: None,
-        first_lsn: Lsn::EMPTY,
-        last_lsn: None,
-        first_time: None,
-        last_time: None,
-        end: None,
-        bytes: None,
-        hash: None,
-        images: Vec::new(),
-        created: Timestamp(0),
-        dead_since: None,
+        ..LayerRow::begun(id, DatabaseId(0), None, Lsn::EMPTY, Timestamp(0))
     }
 }
 

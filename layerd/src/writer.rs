@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
-use crate::catalog::{
-    CatalogError, CommitRange, Database, Head, LayerKind, LayerRow, LayerState, Rotation,
-    StatePoint,
-};
+use crate::catalog::{CatalogError, CommitRange, Database, Head, LayerRow, Rotation, StatePoint};
 use crate::error::FsError;
 use crate::format::LayerHeader;
 use crate::frozen::{self, Attr, CommitPoint, DirEntry, FileKind, Frozen, Hold};
@@ -641,7 +638,7 @@ impl Shared {
         match self
             .store
             .catalog()
-            .publish(self.database, self.lease.epoch(), head)
+            .publish(self.database, self.lease.epoch(), head, None)
         {
             Ok(()) => {}
             Err(error @ CatalogError::Fenced { .. }) => self.lease.lose(&error),
@@ -730,23 +727,7 @@ impl Shared {
         layer.file().sync()?;
         let files = self.store.files();
         files.disk().sync_directory(&files.active_directory())?;
-        let row = LayerRow {
-            id: layer.id(),
-            database: self.database,
-            kind: LayerKind::Delta,
-            state: LayerState::Active,
-            parent,
-            first_lsn,
-            last_lsn: None,
-            first_time: None,
-            last_time: None,
-            end: None,
-            bytes: None,
-            hash: None,
-            images: Vec::new(),
-            created,
-            dead_since: None,
-        };
+        let row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
         Ok(self.store.catalog().add_layer(self.lease.epoch(), &row)?)
     }
 

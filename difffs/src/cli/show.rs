@@ -279,21 +279,11 @@ mod tests {
 
     fn image(random: u64, bytes: u64) -> LayerRow {
         LayerRow {
-            id: id(random),
-            database: DatabaseId(1),
             kind: LayerKind::Image,
             state: LayerState::Sealed,
-            parent: None,
-            first_lsn: Lsn::EMPTY,
-            last_lsn: None,
-            first_time: None,
-            last_time: None,
             end: Some(bytes),
             bytes: Some(bytes),
-            hash: None,
-            images: vec![],
-            created: Timestamp(0),
-            dead_since: None,
+            ..LayerRow::begun(id(random), DatabaseId(1), None, Lsn::EMPTY, Timestamp(0))
         }
     }
 

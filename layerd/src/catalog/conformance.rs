@@ -14,6 +14,7 @@ mod model;
 mod pins;
 mod races;
 mod replacing;
+mod segments;
 mod snapshots;
 mod sweeping;
 
@@ -194,6 +195,36 @@ macro_rules! __each_catalog_claim {
                 a_removed_database_stays_while_it_is_a_base,
                 a_living_database_never_goes,
             }
+            segments {
+                a_published_segment_is_in_its_layers_row,
+                published_segments_go_on_where_the_last_one_ended,
+                small_segments_share_a_page,
+                a_refused_segment_moves_no_head,
+                a_refused_head_adds_no_segment,
+                a_segment_that_is_published_again_is_there_once,
+                a_segment_needs_a_head_in_a_layer_of_its_database,
+                a_stale_epoch_cannot_add_a_segment,
+                an_expired_lease_publishes_no_segment_until_it_is_renewed,
+                a_released_lease_publishes_no_segment,
+                an_older_layer_gets_a_segment_and_the_head_stays,
+                only_a_living_layer_of_the_database_gets_a_segment,
+                a_segment_ends_within_its_layer,
+                an_object_is_in_one_segment,
+                rows_bring_their_segments,
+                rows_with_gaps_are_refused,
+                an_images_segments_cover_what_belongs_to_it,
+                new_layers_of_a_replacement_bring_their_segments,
+                sealing_replaces_the_segments,
+                sealing_keeps_objects_that_are_named_again,
+                sealing_without_segments_keeps_them,
+                segments_of_a_sealed_layer_cover_all_of_it,
+                a_second_sealing_changes_no_segment,
+                deleted_layers_leave_their_objects_as_garbage,
+                a_dry_run_makes_no_garbage,
+                garbage_is_listed_once_it_is_old_enough,
+                garbage_is_no_segment_again,
+                an_object_is_known_while_a_segment_names_it,
+            }
             races {
                 a_name_is_won_by_one,
                 a_lease_is_won_by_one,
@@ -203,6 +234,7 @@ macro_rules! __each_catalog_claim {
                 a_pinned_chain_is_never_swept_away,
                 a_replacement_and_a_snapshot_never_both_win,
                 a_replacement_and_a_clone_never_both_win,
+                the_next_segment_is_published_by_one,
             }
             model {
                 any_history_is_what_a_simple_model_makes_of_it,

@@ -25,13 +25,19 @@
 //! Durability: calls marked *durable* are on stable storage when they return; the others may be
 //! undone by a power loss (never by a killed process), and callers are built for that.
 
+mod changes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod segment;
 pub mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use self::changes::Changes;
+pub use self::segment::Segment;
 
 use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
@@ -71,7 +77,7 @@ pub enum CatalogError {
     #[error("layer {0} is not in the catalog")]
     NoSuchLayer(LayerId),
     /// Somebody else holds the lease.
-    #[error("database {database:?} is being written by process {} on {} (lease {}, renewed {} s ago); unmount it there, or wait", .lease.holder.pid, .lease.holder.host, .lease.epoch, .age_s)]
+    #[error("database {database:?} is being written by process {} on {} (lease {}, renewed {} s ago, expires in {} s); unmount it there, or take it over with `openduck-fs mount --steal`", .lease.holder.pid, .lease.holder.host, .lease.epoch, .age_s, .expires_s)]
     LeaseHeld {
         /// The database's name.
         database: String,
@@ -79,6 +85,8 @@ pub enum CatalogError {
         lease: Box<Lease>,
         /// Seconds since the last renewal, by the catalog's clock.
         age_s: i64,
+        /// Seconds, rounded up, until it ends unless it is renewed, by the catalog's clock.
+        expires_s: i64,
     },
     /// A newer lease was granted since: the caller must stop writing. Retrying cannot help.
     #[error("fenced: this writer holds epoch {ours} of the database, the current one is {current}")]
@@ -113,6 +121,21 @@ pub enum CatalogError {
         /// What was found.
         reason: String,
     },
+}
+
+impl CatalogError {
+    /// The refusal while somebody else holds the lease; `now` is the catalog's clock.
+    #[must_use]
+    pub fn lease_held(database: &DatabaseName, lease: Lease, now: Timestamp) -> CatalogError {
+        const SECOND: i64 = 1_000_000_000;
+        let left = lease.expires.0.saturating_sub(now.0).max(0);
+        CatalogError::LeaseHeld {
+            database: database.to_string(),
+            age_s: now.0.saturating_sub(lease.renewed.0) / SECOND,
+            expires_s: left / SECOND + i64::from(left % SECOND > 0),
+            lease: Box::new(lease),
+        }
+    }
 }
 
 /// Result of a catalog call.
@@ -233,10 +256,61 @@ pub struct LayerRow {
     pub hash: Option<[u8; 32]>,
     /// The image layers that its records refer to.
     pub images: Vec<LayerId>,
+    /// The objects that hold its bytes, in order, from its first byte on without a gap; empty where
+    /// the store of layers is local.
+    pub segments: Vec<Segment>,
     /// When the row was made.
     pub created: Timestamp,
     /// When garbage collection, or a replacement, found that nothing refers to it.
     pub dead_since: Option<Timestamp>,
+}
+
+impl LayerRow {
+    /// The row of a delta layer that has just begun: active, with no images and no segments.
+    #[must_use]
+    pub fn begun(
+        id: LayerId,
+        database: DatabaseId,
+        parent: Option<StatePoint>,
+        first_lsn: Lsn,
+        created: Timestamp,
+    ) -> LayerRow {
+        LayerRow {
+            id,
+            database,
+            kind: LayerKind::Delta,
+            state: LayerState::Active,
+            parent,
+            first_lsn,
+            last_lsn: None,
+            first_time: None,
+            last_time: None,
+            end: None,
+            bytes: None,
+            hash: None,
+            images: Vec::new(),
+            segments: Vec::new(),
+            created,
+            dead_since: None,
+        }
+    }
+
+    /// Length of the bytes that segments cover, once it is known: of a rotated layer its records,
+    /// of a sealed one its file, of an image the image, zeros up to the next page, and what
+    /// belongs to it.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        match (self.state, self.kind) {
+            (LayerState::Active, _) => None,
+            (LayerState::Rotated, _) => self.end,
+            (LayerState::Sealed, LayerKind::Delta) => self.bytes,
+            (LayerState::Sealed, LayerKind::Image) => {
+                let (size, bytes) = (self.end?, self.bytes?);
+                size.checked_next_multiple_of(segment::PAGE)?
+                    .checked_add(bytes.checked_sub(size)?)
+            }
+        }
+    }
 }
 
 /// What is known of a delta layer when it stops being active.
@@ -253,8 +327,8 @@ pub struct Rotation {
     pub images: Vec<LayerId>,
 }
 
-/// The commits of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The commits of a layer, or of a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct CommitRange {
     /// First commit.
     pub first_lsn: Lsn,
@@ -441,20 +515,64 @@ pub trait Catalog: Send + Sync {
 
     /// Adds a layer's row under the writer's epoch. Durable: it is called before the first commit
     /// in the layer is acknowledged. The parent and the images must be living. A layer is added
-    /// once, and stands on an earlier commit than its first.
+    /// once, and stands on an earlier commit than its first. Its segments, if it has some, have
+    /// no gap, and cover all of it if it is sealed ([`LayerRow::length`]).
     fn add_layer(&self, epoch: Epoch, layer: &LayerRow) -> Result<()>;
 
     /// Moves the head under the writer's epoch; never backwards (an older LSN is
-    /// [`CatalogError::Conflict`]). Not durable: the layer itself is.
-    fn publish(&self, id: DatabaseId, epoch: Epoch, head: &Head) -> Result<()>;
+    /// [`CatalogError::Conflict`]). Without a segment it is not durable: the layer itself is.
+    ///
+    /// With a segment, that is added to the head's layer in the same transaction, which is
+    /// durable. It must go on where the layer's last one ended, at the beginning of that page,
+    /// reach further, and stay within the layer ([`LayerRow::length`]); its object must belong to
+    /// no other segment, and must not be garbage: otherwise [`CatalogError::Conflict`]. A call
+    /// that repeats the layer's last segment is the repetition of one whose answer was lost: the
+    /// head moves, and nothing else is done.
+    ///
+    /// The lease must then be held and unexpired by the catalog's clock, or it is a `Conflict`.
+    /// An object that no segment names, and that is older than the grace period, is an orphan to
+    /// garbage collection: a writer that slept for longer between uploading and publishing would
+    /// name an object that is gone. For the same reason a writer that renews a lease which had
+    /// expired must upload anew, under other keys, what it has not published yet.
+    fn publish(
+        &self,
+        id: DatabaseId,
+        epoch: Epoch,
+        head: &Head,
+        segment: Option<&Segment>,
+    ) -> Result<()>;
+
+    /// Adds a segment to a living layer of the database as [`Catalog::publish`] does, without
+    /// moving the head: to an older layer whose end is not in the store yet. Durable.
+    fn add_segment(
+        &self,
+        id: DatabaseId,
+        epoch: Epoch,
+        layer: LayerId,
+        segment: &Segment,
+    ) -> Result<()>;
 
     /// Ends an active layer: state becomes rotated (dead at once where it has no commit), and the
     /// head moves to `head`. Fenced by epoch. Durable.
     fn rotate(&self, id: DatabaseId, epoch: Epoch, rotation: &Rotation, head: &Head) -> Result<()>;
 
     /// Notes that a rotated layer is sealed. Needs no epoch: a rotated layer's content can't
-    /// change. Does nothing if it was sealed already. Durable.
-    fn seal(&self, layer: LayerId, bytes: u64, hash: [u8; 32]) -> Result<()>;
+    /// change. Durable.
+    ///
+    /// With segments, these replace all that the layer has; they must cover all of its `bytes`
+    /// without a gap ([`CatalogError::Conflict`]). Objects that the layer does not use any more
+    /// become garbage. Without, the layer keeps the segments it has.
+    ///
+    /// `false`, and nothing is done, if the layer was sealed already: no row names the objects of
+    /// the segments given, and the caller may delete those it has just made. `true` also if it was
+    /// sealed with exactly these segments, by a call whose answer was lost.
+    fn seal(
+        &self,
+        layer: LayerId,
+        bytes: u64,
+        hash: [u8; 32],
+        segments: Option<&[Segment]>,
+    ) -> Result<bool>;
 
     /// A database's living layers (state not dead), by first LSN; image layers first.
     fn layers(&self, id: DatabaseId) -> Result<Vec<LayerRow>>;
@@ -469,8 +587,8 @@ pub trait Catalog: Send + Sync {
     /// ranges), moves every reference (children's parents, clones' bases, heads) to the new layer
     /// that covers its LSN, marks `old`, and images used by nobody living any more, dead, and
     /// raises the generation of every database that was touched. Fails with
-    /// [`CatalogError::Conflict`], changing nothing, if one of `old` is not living and sealed, or
-    /// if any reference or any snapshot of the database has an LSN within the old layers' ranges
+    /// [`CatalogError::Conflict`], changing nothing, if one of `old` is not living and sealed, if
+    /// one of `new` has segments that do not cover all of it, or if any reference or any snapshot of the database has an LSN within the old layers' ranges
     /// that is not in `kept`.
     fn replace_layers(
         &self,
@@ -538,7 +656,8 @@ pub trait Catalog: Send + Sync {
     /// kept are deleted and returned. Whatever `mark` says, no row is deleted
     /// that an unexpired pin, a living database's head or a kept layer refers to. Removed
     /// databases that own no layer, are beyond their retention and are no clone's base are deleted
-    /// too, with their snapshots, and so are expired pins. With `dry_run` nothing changes and the
+    /// too, with their snapshots, and so are expired pins. The objects of deleted rows become
+    /// garbage. With `dry_run` nothing changes and the
     /// return value is what would be deleted.
     fn sweep(
         &self,
@@ -550,4 +669,24 @@ pub trait Catalog: Send + Sync {
     /// Whether a layer has a row, dead or alive: what has none, and is older than the grace
     /// period, is an orphan.
     fn knows_layer(&self, layer: LayerId) -> Result<bool>;
+
+    /// Whether a segment names the object: what none names, and is older than the grace period,
+    /// is an orphan.
+    fn knows_object(&self, key: &str) -> Result<bool>;
+
+    /// The objects that were a segment's and have not been for `older_than`, oldest first: delete
+    /// them from the store, then [`Catalog::forget_garbage`].
+    fn garbage(&self, older_than: Duration) -> Result<Vec<String>>;
+
+    /// Notes that these objects are deleted; those that are no garbage are passed over. Not
+    /// durable: to delete an object again does no harm.
+    fn forget_garbage(&self, keys: &[String]) -> Result<()>;
+
+    // ---- watching ----
+
+    /// Word of other processes' changes, where the catalog has a way to be told; a follower of
+    /// one that has none polls.
+    fn changes(&self) -> Option<Arc<Changes>> {
+        None
+    }
 }

@@ -27,6 +27,7 @@ mod open;
 mod pins;
 mod replace;
 mod schema;
+mod segments;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use self::fault::{Fault, Outcome};
 use self::open::Access;
 use super::{
     Base, Catalog, Chain, Database, Head, Holder, Inventory, LayerRow, Lease, NewSnapshot, Result,
-    Rotation, Snapshot, StatePoint,
+    Rotation, Segment, Snapshot, StatePoint,
 };
 use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
@@ -262,18 +263,44 @@ impl Catalog for SqliteCatalog {
         self.write_durably(|tx, _| layers::add(tx, epoch, layer))
     }
 
-    fn publish(&self, id: DatabaseId, epoch: Epoch, head: &Head) -> Result<()> {
-        self.write(Durability::Coalesced, |tx, _| {
-            layers::publish(tx, id, epoch, head)
+    fn publish(
+        &self,
+        id: DatabaseId,
+        epoch: Epoch,
+        head: &Head,
+        segment: Option<&Segment>,
+    ) -> Result<()> {
+        let durability = match segment {
+            Some(_) => Durability::Durable,
+            None => Durability::Coalesced,
+        };
+        self.write(durability, |tx, now| {
+            layers::publish(tx, now, id, epoch, head, segment)
         })
+    }
+
+    fn add_segment(
+        &self,
+        id: DatabaseId,
+        epoch: Epoch,
+        layer: LayerId,
+        segment: &Segment,
+    ) -> Result<()> {
+        self.write_durably(|tx, now| layers::add_segment(tx, now, id, epoch, layer, segment))
     }
 
     fn rotate(&self, id: DatabaseId, epoch: Epoch, rotation: &Rotation, head: &Head) -> Result<()> {
         self.write_durably(|tx, now| layers::rotate(tx, now, id, epoch, rotation, head))
     }
 
-    fn seal(&self, layer: LayerId, bytes: u64, hash: [u8; 32]) -> Result<()> {
-        self.write_durably(|tx, _| layers::seal(tx, layer, bytes, hash))
+    fn seal(
+        &self,
+        layer: LayerId,
+        bytes: u64,
+        hash: [u8; 32],
+        segments: Option<&[Segment]>,
+    ) -> Result<bool> {
+        self.write_durably(|tx, now| layers::seal(tx, now, layer, bytes, hash, segments))
     }
 
     fn layers(&self, id: DatabaseId) -> Result<Vec<LayerRow>> {
@@ -374,5 +401,17 @@ impl Catalog for SqliteCatalog {
 
     fn knows_layer(&self, layer: LayerId) -> Result<bool> {
         self.read(|tx, _| layers::is_known(tx, layer))
+    }
+
+    fn knows_object(&self, key: &str) -> Result<bool> {
+        self.read(|tx, _| segments::is_known(tx, key))
+    }
+
+    fn garbage(&self, older_than: Duration) -> Result<Vec<String>> {
+        self.read(|tx, now| segments::garbage(tx, now, older_than))
+    }
+
+    fn forget_garbage(&self, keys: &[String]) -> Result<()> {
+        self.write(Durability::Coalesced, |tx, _| segments::forget(tx, keys))
     }
 }

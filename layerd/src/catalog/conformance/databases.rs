@@ -151,7 +151,7 @@ pub(super) fn a_removed_database_takes_no_changes(harness: &dyn Harness) {
             .map(drop),
         catalog.renew_lease(a.id, a.epoch, TTL).map(drop),
         catalog.add_layer(a.epoch, &a.active_row(1, None)),
-        catalog.publish(a.id, a.epoch, &head(layer, 1)),
+        catalog.publish(a.id, a.epoch, &head(layer, 1), None),
         catalog.rotate(a.id, a.epoch, &rotation(layer, 1..=1), &head(layer, 1)),
         catalog.add_snapshot(a.id, &snapshot("s", 1)).map(drop),
     ] {

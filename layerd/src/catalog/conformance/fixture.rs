@@ -8,19 +8,22 @@
     reason = "a call that fails is a claim that fails"
 )]
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use crate::catalog::{
     Base, Catalog, CommitRange, Database, Head, Holder, LayerKind, LayerRow, LayerState,
-    NewSnapshot, Rotation, Snapshot, StatePoint,
+    NewSnapshot, Rotation, Segment, Snapshot, StatePoint,
 };
-use crate::id::{DatabaseId, DatabaseName, Epoch, LayerId, Lsn, Timestamp};
+use crate::id::{DatabaseId, DatabaseName, Epoch, LayerId, Lsn, Timestamp, random_u64};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const TTL: Duration = Duration::from_secs(15);
 pub(super) const GRACE: Duration = Duration::from_secs(900);
 pub(super) const DAY_S: u64 = 86_400;
+/// An image's length, not whole pages, and that of what belongs to it.
+pub(super) const IMAGE_BYTES: u64 = (1 << 20) + 100;
+pub(super) const SUMS_BYTES: u64 = 4096 + 132;
 
 /// Checks that a call was refused, and in which way.
 macro_rules! assert_refused {
@@ -120,23 +123,13 @@ fn write(catalog: &dyn Catalog, id: DatabaseId) -> Writing<'_> {
 impl Writing<'_> {
     /// The row of a new active layer.
     pub(super) fn active_row(&self, first: u64, parent: Option<StatePoint>) -> LayerRow {
-        LayerRow {
-            id: LayerId::random(self.epoch),
-            database: self.id,
-            kind: LayerKind::Delta,
-            state: LayerState::Active,
+        LayerRow::begun(
+            LayerId::random(self.epoch),
+            self.id,
             parent,
-            first_lsn: Lsn(first),
-            last_lsn: None,
-            first_time: None,
-            last_time: None,
-            end: None,
-            bytes: None,
-            hash: None,
-            images: Vec::new(),
-            created: time(first),
-            dead_since: None,
-        }
+            Lsn(first),
+            time(first),
+        )
     }
 
     /// The row of a sealed layer.
@@ -162,8 +155,8 @@ impl Writing<'_> {
         LayerRow {
             kind: LayerKind::Image,
             state: LayerState::Sealed,
-            end: Some(1 << 20),
-            bytes: Some(4096),
+            end: Some(IMAGE_BYTES),
+            bytes: Some(IMAGE_BYTES + SUMS_BYTES),
             hash: Some([0xcd; 32]),
             ..self.active_row(0, None)
         }
@@ -230,7 +223,7 @@ impl Writing<'_> {
         let end = *commits.end();
         let layer = self.rotated_over(commits, parent, images);
         self.catalog
-            .seal(layer, written(end) + 512, [0xab; 32])
+            .seal(layer, written(end) + 512, [0xab; 32], None)
             .unwrap();
         layer
     }
@@ -300,6 +293,31 @@ pub(super) fn rotation(layer: LayerId, commits: RangeInclusive<u64>) -> Rotation
         images: Vec::new(),
     }
 }
+
+/// A new object that holds these bytes of a layer, and these commits.
+pub(super) fn segment(bytes: Range<u64>, commits: RangeInclusive<u64>) -> Segment {
+    let length = bytes.end - bytes.start;
+    Segment {
+        begin: bytes.start,
+        end: bytes.end,
+        key: format!("some/layer/{:012x}-{:016x}", bytes.start, random_u64()),
+        bytes: length / 2 + 1,
+        tail: length / 4,
+        commits: (!commits.is_empty()).then(|| CommitRange {
+            first_lsn: Lsn(*commits.start()),
+            last_lsn: Lsn(*commits.end()),
+            first_time: time(*commits.start()),
+            last_time: time(*commits.end()),
+        }),
+    }
+}
+
+pub(super) fn keys(segments: &[Segment]) -> Vec<String> {
+    segments.iter().map(|segment| segment.key.clone()).collect()
+}
+
+/// No commits.
+pub(super) const NONE: RangeInclusive<u64> = RangeInclusive::new(1, 0);
 
 /// A snapshot to be; without a name if that is empty.
 pub(super) fn snapshot(called: &str, lsn: u64) -> NewSnapshot {

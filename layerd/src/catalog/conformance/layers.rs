@@ -71,7 +71,7 @@ pub(super) fn a_stale_epoch_cannot_publish(harness: &dyn Harness) {
     let layer = a.active(1, None);
     take_over(&a);
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(layer, 1)),
+        catalog.publish(a.id, a.epoch, &head(layer, 1), None),
         CatalogError::Fenced {
             ours: Epoch(1),
             current: Epoch(2)
@@ -127,10 +127,12 @@ pub(super) fn an_expired_lease_still_publishes_until_another_is_granted(harness:
     let a = database(&*catalog, "a");
     let layer = a.active(1, None);
     harness.advance(10 * TTL);
-    catalog.publish(a.id, a.epoch, &head(layer, 1)).unwrap();
+    catalog
+        .publish(a.id, a.epoch, &head(layer, 1), None)
+        .unwrap();
     take_over(&a);
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(layer, 2)),
+        catalog.publish(a.id, a.epoch, &head(layer, 2), None),
         CatalogError::Fenced { .. }
     );
 }
@@ -226,7 +228,9 @@ pub(super) fn publishing_moves_the_head(harness: &dyn Harness) {
     let a = database(&*catalog, "a");
     let layer = a.active(1, None);
     for lsn in [1, 2, 9] {
-        catalog.publish(a.id, a.epoch, &head(layer, lsn)).unwrap();
+        catalog
+            .publish(a.id, a.epoch, &head(layer, lsn), None)
+            .unwrap();
         assert_eq!(
             harness.connect().database_by_id(a.id).unwrap().head,
             head(layer, lsn)
@@ -238,9 +242,11 @@ pub(super) fn the_head_never_goes_back(harness: &dyn Harness) {
     let catalog = harness.connect();
     let a = database(&*catalog, "a");
     let layer = a.active(1, None);
-    catalog.publish(a.id, a.epoch, &head(layer, 7)).unwrap();
+    catalog
+        .publish(a.id, a.epoch, &head(layer, 7), None)
+        .unwrap();
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(layer, 6)),
+        catalog.publish(a.id, a.epoch, &head(layer, 6), None),
         CatalogError::Conflict(_)
     );
     let empty = crate::catalog::Head {
@@ -248,7 +254,7 @@ pub(super) fn the_head_never_goes_back(harness: &dyn Harness) {
         ..head(layer, 8)
     };
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &empty),
+        catalog.publish(a.id, a.epoch, &empty, None),
         CatalogError::Conflict(_)
     );
     assert_refused!(
@@ -262,8 +268,12 @@ pub(super) fn a_head_is_published_again_at_the_same_commit(harness: &dyn Harness
     let catalog = harness.connect();
     let a = database(&*catalog, "a");
     let layer = a.active(1, None);
-    catalog.publish(a.id, a.epoch, &head(layer, 7)).unwrap();
-    catalog.publish(a.id, a.epoch, &head(layer, 7)).unwrap();
+    catalog
+        .publish(a.id, a.epoch, &head(layer, 7), None)
+        .unwrap();
+    catalog
+        .publish(a.id, a.epoch, &head(layer, 7), None)
+        .unwrap();
     assert_eq!(a.head(), Some(at(layer, 7)));
 }
 
@@ -272,18 +282,18 @@ pub(super) fn a_head_needs_a_living_layer_that_holds_it(harness: &dyn Harness) {
     let a = database(&*catalog, "a");
     let unknown = LayerId::random(a.epoch);
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(unknown, 1)),
+        catalog.publish(a.id, a.epoch, &head(unknown, 1), None),
         CatalogError::NoSuchLayer(id) if id == unknown
     );
     let layer = a.sealed(1..=5, None);
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(layer, 6)),
+        catalog.publish(a.id, a.epoch, &head(layer, 6), None),
         CatalogError::Conflict(_)
     );
     let dead = a.active(6, Some(at(layer, 5)));
     kill(&*catalog, dead);
     assert_refused!(
-        catalog.publish(a.id, a.epoch, &head(dead, 6)),
+        catalog.publish(a.id, a.epoch, &head(dead, 6), None),
         CatalogError::NoSuchLayer(id) if id == dead
     );
     assert_eq!(a.head(), Some(at(layer, 5)));
@@ -399,7 +409,7 @@ pub(super) fn sealing_notes_length_and_hash(harness: &dyn Harness) {
     let a = database(&*catalog, "a");
     let layer = a.rotated(1..=5, None);
     let rotated = a.layer(layer);
-    catalog.seal(layer, 12_345, [9; 32]).unwrap();
+    assert!(catalog.seal(layer, 12_345, [9; 32], None).unwrap());
     let expected = LayerRow {
         state: LayerState::Sealed,
         bytes: Some(12_345),
@@ -414,7 +424,7 @@ pub(super) fn sealing_twice_does_nothing(harness: &dyn Harness) {
     let a = database(&*catalog, "a");
     let layer = a.sealed(1..=5, None);
     let sealed = a.layer(layer);
-    catalog.seal(layer, 1, [1; 32]).unwrap();
+    assert!(!catalog.seal(layer, 1, [1; 32], None).unwrap());
     assert_eq!(a.layer(layer), sealed);
 }
 
@@ -422,7 +432,10 @@ pub(super) fn an_active_layer_is_not_sealed(harness: &dyn Harness) {
     let catalog = harness.connect();
     let a = database(&*catalog, "a");
     let layer = a.active(1, None);
-    assert_refused!(catalog.seal(layer, 1, [1; 32]), CatalogError::Conflict(_));
+    assert_refused!(
+        catalog.seal(layer, 1, [1; 32], None),
+        CatalogError::Conflict(_)
+    );
     assert_eq!(a.layer(layer).state, LayerState::Active);
 }
 
@@ -430,7 +443,7 @@ pub(super) fn an_unknown_layer_is_not_sealed(harness: &dyn Harness) {
     let catalog = harness.connect();
     let unknown = LayerId::random(Epoch(1));
     assert_refused!(
-        catalog.seal(unknown, 1, [1; 32]),
+        catalog.seal(unknown, 1, [1; 32], None),
         CatalogError::NoSuchLayer(id) if id == unknown
     );
 }

@@ -59,15 +59,30 @@ pub(super) fn a_held_lease_is_refused_with_its_holder_and_age(harness: &dyn Harn
     let id = make(&*catalog);
     let held = acquire(&*catalog, id, "first").unwrap();
     harness.advance(4 * SECOND);
-    let Err(CatalogError::LeaseHeld {
+    harness.advance(Duration::from_millis(500));
+    let Err(error) = acquire(&*harness.connect(), id, "second") else {
+        panic!("a held lease was granted again");
+    };
+    let message = error.to_string();
+    for part in [
+        "process 4711 on somewhere",
+        "renewed 4 s ago",
+        "expires in 11 s",
+        "--steal",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let CatalogError::LeaseHeld {
         database,
         lease,
         age_s,
-    }) = acquire(&*harness.connect(), id, "second")
+        expires_s,
+    } = error
     else {
-        panic!("a held lease was granted again");
+        panic!("{message}");
     };
-    assert_eq!((database.as_str(), *lease, age_s), ("a", held.clone(), 4));
+    assert_eq!((database.as_str(), *lease), ("a", held.clone()));
+    assert_eq!((age_s, expires_s), (4, 11));
     assert_eq!(catalog.lease(id).unwrap(), Some(held));
 }
 

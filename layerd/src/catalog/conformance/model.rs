@@ -6,6 +6,9 @@
 //! would hold: per layer its commits, each with the tokens that it adds. Reading a state through
 //! the catalog's chain and those files must give the model's list.
 //!
+//! Some databases are in a remote store. Of their objects the model knows the keys alone: each that
+//! was ever published is named by one segment, or garbage, or was forgotten.
+//!
 //! Histories are made from a seed. `CATALOG_MODEL_SEEDS=500` runs so many of them by hand.
 
 #![allow(
@@ -59,6 +62,7 @@ struct Known {
     id: DatabaseId,
     called: String,
     epoch: Epoch,
+    is_remote: bool,
     is_removed: bool,
     active: Option<LayerId>,
     head: Option<u64>,
@@ -78,6 +82,8 @@ struct History<'a> {
     /// What the layers' files hold: commits, and the tokens that each adds.
     files: HashMap<LayerId, Vec<(u64, Tokens)>>,
     pins: HashMap<u64, Vec<LayerId>>,
+    /// The keys of all objects that were published and not forgotten.
+    objects: BTreeSet<String>,
     token: u64,
 }
 
@@ -94,6 +100,7 @@ pub(super) fn any_history_is_what_a_simple_model_makes_of_it(harness: &dyn Harne
             databases: Vec::new(),
             files: HashMap::new(),
             pins: HashMap::new(),
+            objects: BTreeSet::new(),
             token: 0,
         };
         history.create();
@@ -155,10 +162,12 @@ impl History<'_> {
         states: BTreeMap<u64, Tokens>,
     ) {
         let epoch = self.lease(id);
+        let is_remote = self.dice.once_in(2);
         self.databases.push(Known {
             id,
             called,
             epoch,
+            is_remote,
             is_removed: false,
             active: None,
             head: base,
@@ -192,10 +201,27 @@ impl History<'_> {
             .map(|lsn| self.databases[n].states[&lsn].clone());
         self.write_commit(n, layer, before.unwrap_or_default());
         let database = &self.databases[n];
+        let (id, epoch) = (database.id, database.epoch);
         let head = head(layer, database.last_lsn);
-        self.catalog
-            .publish(database.id, database.epoch, &head)
-            .unwrap();
+        if !database.is_remote || self.dice.once_in(4) {
+            return self.catalog.publish(id, epoch, &head, None).unwrap();
+        }
+        let begin = self.segments_end(n, layer);
+        let end = written(self.databases[n].last_lsn) - 96;
+        let segment = segment(begin - begin % 4096..end, NONE);
+        let publish = || self.catalog.publish(id, epoch, &head, Some(&segment));
+        if self.catalog.lease(id).unwrap().is_none() {
+            assert_refused!(publish(), CatalogError::Conflict(_));
+            self.catalog.renew_lease(id, epoch, TTL).unwrap();
+        }
+        publish().unwrap();
+        self.objects.insert(segment.key);
+    }
+
+    /// Where the layer's segments end.
+    fn segments_end(&self, n: usize, layer: LayerId) -> u64 {
+        let segments = self.writing(n).layer(layer).segments;
+        segments.last().map_or(0, |last| last.end)
     }
 
     fn add_layer(&mut self, n: usize, parent: Option<StatePoint>) -> LayerId {
@@ -252,10 +278,27 @@ impl History<'_> {
         }
         for row in self.catalog.layers(writing.id).unwrap() {
             if row.state == LayerState::Rotated {
-                self.catalog.seal(row.id, 1, [1; 32]).unwrap();
+                self.seal(n, row);
             }
         }
         self.databases[n].active = None;
+    }
+
+    /// Seals a layer; a remote one with a new object at the end, and perhaps the old ones before.
+    fn seal(&mut self, n: usize, row: LayerRow) {
+        let bytes = row.end.unwrap() + 512;
+        let segments = self.databases[n].is_remote.then(|| {
+            let mut segments = row.segments;
+            segments.truncate(self.dice.below(1 + segments.len()));
+            let begin = segments.last().map_or(0, |last| last.end);
+            segments.push(segment(begin - begin % 4096..bytes, NONE));
+            segments
+        });
+        let sealed = self
+            .catalog
+            .seal(row.id, bytes, [1; 32], segments.as_deref());
+        assert!(sealed.unwrap());
+        self.objects.extend(keys(&segments.unwrap_or_default()));
     }
 
     /// A commit that a living layer of the database holds.
@@ -362,9 +405,14 @@ impl History<'_> {
         let new: Vec<LayerRow> = folded
             .first()
             .zip(folded.last())
-            .map(|(from, to)| LayerRow {
-                images: run.iter().flat_map(|row| row.images.clone()).collect(),
-                ..self.writing(n).sealed_row(from.0..=to.0, first.parent)
+            .map(|(from, to)| {
+                let row = self.writing(n).sealed_row(from.0..=to.0, first.parent);
+                let object = segment(0..row.length().unwrap(), NONE);
+                LayerRow {
+                    images: run.iter().flat_map(|row| row.images.clone()).collect(),
+                    segments: Vec::from_iter(self.databases[n].is_remote.then_some(object)),
+                    ..row
+                }
             })
             .into_iter()
             .collect();
@@ -377,6 +425,7 @@ impl History<'_> {
         replaced.unwrap();
         for row in new {
             self.files.insert(row.id, folded.clone());
+            self.objects.extend(keys(&row.segments));
         }
     }
 
@@ -448,6 +497,11 @@ impl History<'_> {
         }
         self.pins
             .retain(|pin, _| self.catalog.renew_pin(*pin, 2 * GRACE).unwrap());
+        if self.dice.once_in(2) {
+            let deleted = self.catalog.garbage(grace).unwrap();
+            self.catalog.forget_garbage(&deleted).unwrap();
+            self.objects.retain(|key| !deleted.contains(key));
+        }
     }
 
     fn remove(&mut self, n: usize) {
@@ -482,6 +536,13 @@ impl History<'_> {
         let left = self.catalog.inventory().unwrap();
         assert_eq!((left.databases, left.layers), (vec![], vec![]));
         assert_eq!((left.snapshots, left.leases), (vec![], vec![]));
+        let garbage: BTreeSet<String> = self.garbage().into_iter().collect();
+        assert_eq!(garbage, self.objects);
+        self.catalog.forget_garbage(&self.garbage()).unwrap();
+    }
+
+    fn garbage(&self) -> Vec<String> {
+        self.catalog.garbage(Duration::ZERO).unwrap()
     }
 
     // ---- what must hold ----
@@ -517,12 +578,35 @@ impl History<'_> {
         }
         let inventory = self.catalog.inventory().unwrap();
         check_rows(&inventory, when);
+        self.check_objects(&inventory, when);
         for layer in self.pins.values().flatten() {
             assert!(
                 self.catalog.knows_layer(*layer).unwrap(),
                 "{when}: {layer} was pinned"
             );
         }
+    }
+
+    /// Every object is in one segment, or garbage, and segments have no gaps.
+    fn check_objects(&self, inventory: &Inventory, when: &str) {
+        let mut objects = self.garbage();
+        for key in &objects {
+            assert!(!self.catalog.knows_object(key).unwrap(), "{when}");
+        }
+        for row in &inventory.layers {
+            let mut end = 0;
+            for segment in &row.segments {
+                assert_eq!(segment.begin, end - end % 4096, "{when}: {}", row.id);
+                end = segment.end;
+                assert!(self.catalog.knows_object(&segment.key).unwrap(), "{when}");
+            }
+            let is_whole = end == 0 || row.state != LayerState::Sealed || Some(end) == row.length();
+            assert!(is_whole, "{when}: {} ends at {end}", row.id);
+            objects.extend(keys(&row.segments));
+        }
+        objects.sort_unstable();
+        let expected: Vec<&String> = self.objects.iter().collect();
+        assert_eq!(objects.iter().collect::<Vec<_>>(), expected, "{when}");
     }
 
     /// What a reader of the state finds.

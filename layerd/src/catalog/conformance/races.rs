@@ -98,7 +98,7 @@ pub(super) fn concurrent_publishers_end_at_the_highest_commit(harness: &dyn Harn
     race(harness, |catalog, number| {
         for step in 1..=30 {
             let lsn = step * THREADS as u64 + number as u64;
-            match catalog.publish(id, epoch, &head(layer, lsn)) {
+            match catalog.publish(id, epoch, &head(layer, lsn), None) {
                 Ok(()) => {}
                 Err(CatalogError::Conflict(_)) => {
                     let newest = catalog.database_by_id(id).unwrap().head.lsn();
@@ -127,7 +127,7 @@ pub(super) fn nothing_is_published_under_a_taken_lease(harness: &dyn Harness) {
                 .unwrap()
                 .epoch;
             for lsn in epoch.0 * 1000..epoch.0 * 1000 + 5 {
-                match catalog.publish(id, epoch, &head(layer, lsn)) {
+                match catalog.publish(id, epoch, &head(layer, lsn), None) {
                     Ok(()) => highest = lsn,
                     Err(CatalogError::Fenced { ours, current }) => {
                         assert!(ours == epoch && epoch < current);
@@ -154,7 +154,7 @@ pub(super) fn a_pinned_chain_is_never_swept_away(harness: &dyn Harness) {
         // The head goes elsewhere, so that nothing but the pins holds the two.
         let next = a.active(first + 9, None);
         catalog
-            .publish(id, a.epoch, &head(next, first + 9))
+            .publish(id, a.epoch, &head(next, first + 9), None)
             .unwrap();
         let pinned = race(harness, |catalog, number| {
             if number == 0 {
@@ -248,4 +248,20 @@ pub(super) fn a_replacement_and_a_clone_never_both_win(harness: &dyn Harness) {
             );
         }
     }
+}
+
+pub(super) fn the_next_segment_is_published_by_one(harness: &dyn Harness) {
+    let catalog = harness.connect();
+    let a = database(&*catalog, "a");
+    let layer = a.active(1, None);
+    let (id, epoch) = (a.id, a.epoch);
+    for round in 1..=ROUNDS {
+        let results = race(harness, |catalog, _| {
+            let segment = segment(written(round - 1)..written(round), round..=round);
+            catalog.publish(id, epoch, &head(layer, round), Some(&segment))
+        });
+        assert_one_won(results, |error| matches!(error, CatalogError::Conflict(_)));
+    }
+    assert_eq!(a.layer(layer).segments.len() as u64, ROUNDS);
+    assert_eq!(a.head(), Some(at(layer, ROUNDS)));
 }

@@ -195,7 +195,7 @@ pub(super) fn a_child_on_a_dropped_commit_stops_it(harness: &dyn Harness) {
     });
     // A dead one is no obstacle.
     catalog
-        .publish(a.id, a.epoch, &head(a.active(10, None), 10))
+        .publish(a.id, a.epoch, &head(a.active(10, None), 10), None)
         .unwrap();
     kill(&*catalog, high);
     replace(&a, &[low], &[a.sealed_row(1..=5, None)], &[1, 4]).unwrap();

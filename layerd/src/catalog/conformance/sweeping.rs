@@ -161,7 +161,7 @@ pub(super) fn a_pinned_layer_is_not_deleted_whatever_the_mark(harness: &dyn Harn
     let a = database(&*catalog, "a");
     let low = a.sealed(1..=5, None);
     let top = a.active(6, None);
-    catalog.publish(a.id, a.epoch, &head(top, 6)).unwrap();
+    catalog.publish(a.id, a.epoch, &head(top, 6), None).unwrap();
     catalog
         .pin_chain(a.id, Some(at(low, 5)), 7, &holder("reader"), 2 * GRACE)
         .unwrap();

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::fault::Outcome;
 use super::values::later;
-use super::{databases, layers, leases, pins, snapshots};
+use super::{databases, layers, leases, pins, segments, snapshots};
 use crate::catalog::{Database, Inventory, LayerKind, LayerRow};
 use crate::id::{DatabaseId, LayerId, Timestamp};
 
@@ -176,6 +176,7 @@ pub(super) fn carry_out(tx: &Connection, now: Timestamp, plan: &Plan) -> Outcome
         layers::mark_living(tx, layer)?;
     }
     for row in &plan.deleted {
+        segments::discard(tx, now, row.id)?;
         layers::delete(tx, row.id)?;
     }
     // In this order: a clone goes before its base.

@@ -2,23 +2,21 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::databases;
 use super::fault::{Fault, Outcome};
 use super::values::Bits;
-use crate::catalog::{CatalogError, Head, LayerKind, LayerRow, LayerState, Rotation, StatePoint};
+use super::{databases, leases, segments};
+use crate::catalog::{
+    CatalogError, Head, LayerKind, LayerRow, LayerState, Rotation, Segment, StatePoint,
+};
 use crate::id::{DatabaseId, Epoch, LayerId, Lsn, Timestamp};
 
 // ---- finding ----
 
 /// The layer's row, dead or alive.
 pub(super) fn find(tx: &Connection, id: LayerId) -> Outcome<Option<LayerRow>> {
-    let row = tx
-        .prepare_cached("SELECT * FROM layers WHERE id = ?1")?
-        .query_row([id], from_row)
-        .optional()?;
-    row.map(|row| with_images(tx, row)).transpose()
+    Ok(select(tx, "id = ?1", params![id])?.pop())
 }
 
 /// The layer's row, if it lives.
@@ -38,49 +36,66 @@ pub(super) fn is_known(tx: &Connection, id: LayerId) -> Outcome<bool> {
 /// The database's living layers by first LSN, image layers first.
 pub(super) fn living(tx: &Connection, id: DatabaseId) -> Outcome<Vec<LayerRow>> {
     databases::by_id(tx, id)?;
-    let mut query = tx.prepare_cached(
-        "SELECT * FROM layers WHERE database_id = ?1 AND dead_since IS NULL
-         ORDER BY kind = 'delta', first_lsn, created, id",
-    )?;
-    let rows: Vec<LayerRow> = query.query_map([id], from_row)?.collect::<Result<_, _>>()?;
-    rows.into_iter().map(|row| with_images(tx, row)).collect()
+    let mut rows = select(tx, "database_id = ?1 AND dead_since IS NULL", params![id])?;
+    rows.sort_by_key(|row| {
+        (
+            row.kind == LayerKind::Delta,
+            row.first_lsn,
+            row.created,
+            row.id,
+        )
+    });
+    Ok(rows)
 }
 
 /// The database's living delta layer that holds, or may hold, the commit.
 pub(super) fn covering(tx: &Connection, id: DatabaseId, lsn: Lsn) -> Outcome<Option<LayerRow>> {
-    let row = tx
+    let row: Option<LayerId> = tx
         .prepare_cached(
-            "SELECT * FROM layers
+            "SELECT id FROM layers
              WHERE database_id = ?1 AND first_lsn <= ?2 AND kind = 'delta'
                  AND (last_lsn >= ?2 OR state = 'active') AND dead_since IS NULL
              ORDER BY first_lsn DESC LIMIT 1",
         )?
-        .query_row(params![id, lsn], from_row)
+        .query_row(params![id, lsn], |row| row.get(0))
         .optional()?;
-    row.map(|row| with_images(tx, row)).transpose()
+    match row {
+        Some(id) => find(tx, id),
+        None => Ok(None),
+    }
 }
 
-/// The layers that stand on this one, dead ones too, without their images.
+/// The layers that stand on this one, dead ones too.
 pub(super) fn children(tx: &Connection, id: LayerId) -> Outcome<Vec<LayerRow>> {
-    let mut query = tx.prepare_cached("SELECT * FROM layers WHERE parent_layer = ?1")?;
-    let found = query.query_map([id], from_row)?.collect::<Result<_, _>>()?;
-    Ok(found)
+    select(tx, "parent_layer = ?1", params![id])
 }
 
 /// All layers, dead ones too.
 pub(super) fn all(tx: &Connection) -> Outcome<Vec<LayerRow>> {
+    let mut rows = select(tx, "TRUE", params![])?;
+    rows.sort_by_key(|row| (row.database.0, row.kind == LayerKind::Delta, row.first_lsn));
+    Ok(rows)
+}
+
+/// The layers that the condition selects, in no order, with what other tables hold of them.
+fn select(tx: &Connection, condition: &str, params: &[&dyn ToSql]) -> Outcome<Vec<LayerRow>> {
+    let of = format!("layer IN (SELECT id FROM layers WHERE {condition})");
     let mut images: HashMap<LayerId, Vec<LayerId>> = HashMap::new();
-    let mut query =
-        tx.prepare_cached("SELECT layer, image FROM layer_images ORDER BY layer, position")?;
-    for pair in query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT layer, image FROM layer_images WHERE {of} ORDER BY layer, position"
+    ))?;
+    for pair in query.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))? {
         let (layer, image) = pair?;
         images.entry(layer).or_default().push(image);
     }
-    let mut query =
-        tx.prepare_cached("SELECT * FROM layers ORDER BY database_id, kind = 'delta', first_lsn")?;
-    let mut rows: Vec<LayerRow> = query.query_map([], from_row)?.collect::<Result<_, _>>()?;
+    let mut segments = segments::find(tx, &of, params)?;
+    let mut query = tx.prepare_cached(&format!("SELECT * FROM layers WHERE {condition}"))?;
+    let mut rows: Vec<LayerRow> = query
+        .query_map(params, from_row)?
+        .collect::<Result<_, _>>()?;
     for row in &mut rows {
         row.images = images.remove(&row.id).unwrap_or_default();
+        row.segments = segments.remove(&row.id).unwrap_or_default();
     }
     Ok(rows)
 }
@@ -154,10 +169,19 @@ pub(super) fn insert(tx: &Connection, layer: &LayerRow) -> Outcome<()> {
         layer.hash,
         layer.created,
     ])?;
-    set_images(tx, layer.id, &layer.images)
+    set_images(tx, layer.id, &layer.images)?;
+    segments::insert_all(tx, layer)
 }
 
-pub(super) fn publish(tx: &Connection, id: DatabaseId, epoch: Epoch, head: &Head) -> Outcome<()> {
+/// Moves the head, and, with a segment, adds that to its layer.
+pub(super) fn publish(
+    tx: &Connection,
+    now: Timestamp,
+    id: DatabaseId,
+    epoch: Epoch,
+    head: &Head,
+    segment: Option<&Segment>,
+) -> Outcome<()> {
     let database = databases::fenced_by_id(tx, id, epoch)?;
     if head.lsn() < database.head.lsn() {
         return Err(Fault::conflict(format!(
@@ -167,10 +191,36 @@ pub(super) fn publish(tx: &Connection, id: DatabaseId, epoch: Epoch, head: &Head
             head.lsn()
         )));
     }
-    if let Some(point) = head.point {
-        check_point(tx, point)?;
+    let layer = head.point.map(|point| check_point(tx, point)).transpose()?;
+    if let Some(segment) = segment {
+        leases::check_held(tx, now, id, epoch)?;
+        let layer = layer
+            .filter(|layer| layer.database == id)
+            .ok_or_else(|| Fault::conflict("the head is in no layer of this database"))?;
+        segments::append(tx, &layer, segment)?;
     }
     databases::set_head(tx, id, head)
+}
+
+/// Adds a segment to a living layer.
+pub(super) fn add_segment(
+    tx: &Connection,
+    now: Timestamp,
+    id: DatabaseId,
+    epoch: Epoch,
+    layer: LayerId,
+    segment: &Segment,
+) -> Outcome<()> {
+    databases::fenced_by_id(tx, id, epoch)?;
+    leases::check_held(tx, now, id, epoch)?;
+    let layer = find_living(tx, layer)?;
+    if layer.database != id {
+        return Err(Fault::conflict(format!(
+            "layer {} is not one of this database",
+            layer.id
+        )));
+    }
+    segments::append(tx, &layer, segment)
 }
 
 pub(super) fn rotate(
@@ -218,21 +268,37 @@ pub(super) fn rotate(
     ])?;
     set_images(tx, layer.id, &rotation.images)?;
     // Only now: the new head has to be in the layer as it has become.
-    publish(tx, id, epoch, head)
+    publish(tx, now, id, epoch, head, None)
 }
 
 /// Dead layers are sealed like others: a sweep may yet find that they are needed.
-pub(super) fn seal(tx: &Connection, id: LayerId, bytes: u64, hash: [u8; 32]) -> Outcome<()> {
+pub(super) fn seal(
+    tx: &Connection,
+    now: Timestamp,
+    id: LayerId,
+    bytes: u64,
+    hash: [u8; 32],
+    segments: Option<&[Segment]>,
+) -> Outcome<bool> {
     let layer = find(tx, id)?.ok_or(CatalogError::NoSuchLayer(id))?;
     match layer.state {
-        LayerState::Sealed => Ok(()),
+        LayerState::Sealed => Ok(segments.is_some_and(|segments| segments == layer.segments)),
         LayerState::Active => Err(Fault::conflict(format!(
             "layer {id} is still being written"
         ))),
         LayerState::Rotated => {
             tx.prepare_cached("UPDATE layers SET state = ?2, bytes = ?3, hash = ?4 WHERE id = ?1")?
                 .execute(params![id, LayerState::Sealed, Bits(bytes), hash])?;
-            Ok(())
+            if let Some(segments) = segments {
+                let sealed = LayerRow {
+                    state: LayerState::Sealed,
+                    bytes: Some(bytes),
+                    segments: segments.to_vec(),
+                    ..layer.clone()
+                };
+                segments::replace(tx, now, &layer.segments, &sealed)?;
+            }
+            Ok(true)
         }
     }
 }
@@ -292,16 +358,7 @@ fn set_images(tx: &Connection, layer: LayerId, images: &[LayerId]) -> Outcome<()
     Ok(())
 }
 
-fn with_images(tx: &Connection, mut row: LayerRow) -> Outcome<LayerRow> {
-    let mut query =
-        tx.prepare_cached("SELECT image FROM layer_images WHERE layer = ?1 ORDER BY position")?;
-    row.images = query
-        .query_map([row.id], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    Ok(row)
-}
-
-/// A layer's row without its images, which are in a table of their own.
+/// A layer's row without what is in tables of their own: its images and segments.
 fn from_row(row: &Row<'_>) -> rusqlite::Result<LayerRow> {
     Ok(LayerRow {
         id: row.get("id")?,
@@ -317,6 +374,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<LayerRow> {
         bytes: row.get::<_, Option<Bits>>("bytes")?.map(|bytes| bytes.0),
         hash: row.get("hash")?,
         images: Vec::new(),
+        segments: Vec::new(),
         created: row.get("created")?,
         dead_since: row.get("dead_since")?,
     })

@@ -85,6 +85,21 @@ pub(super) fn held(tx: &Connection, now: Timestamp, id: DatabaseId) -> Outcome<O
     Ok(newest(tx, id)?.filter(|lease| now < lease.expires))
 }
 
+/// Checks that the lease of that epoch is held: it was not released, and has not expired.
+pub(super) fn check_held(
+    tx: &Connection,
+    now: Timestamp,
+    id: DatabaseId,
+    epoch: Epoch,
+) -> Outcome<()> {
+    match newest(tx, id)? {
+        Some(lease) if lease.epoch == epoch && now < lease.expires => Ok(()),
+        _ => Err(Fault::conflict(format!(
+            "the lease of epoch {epoch} has expired, and an object that was uploaded under it may be deleted by now"
+        ))),
+    }
+}
+
 /// All leases that have neither ended nor expired.
 pub(super) fn all_held(tx: &Connection, now: Timestamp) -> Outcome<Vec<(DatabaseId, Lease)>> {
     let mut query = tx.prepare_cached("SELECT * FROM leases WHERE ?1 < expires")?;
@@ -96,11 +111,7 @@ pub(super) fn all_held(tx: &Connection, now: Timestamp) -> Outcome<Vec<(Database
 
 /// Why the database can't be had while `lease` is held.
 pub(super) fn refusal(now: Timestamp, database: &Database, lease: Lease) -> CatalogError {
-    CatalogError::LeaseHeld {
-        database: database.name.to_string(),
-        age_s: now.0.saturating_sub(lease.renewed.0) / 1_000_000_000,
-        lease: Box::new(lease),
-    }
+    CatalogError::lease_held(&database.name, lease, now)
 }
 
 fn newest(tx: &Connection, id: DatabaseId) -> Outcome<Option<Lease>> {

@@ -96,6 +96,14 @@ stored_as_word!(LayerState: Active = "active", Rotated = "rotated", Sealed = "se
 
 /// The moment `by` after `at`, or the last one there is.
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
-    let nanoseconds = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
-    Timestamp(at.0.saturating_add(nanoseconds))
+    Timestamp(at.0.saturating_add(nanoseconds(by)))
+}
+
+/// The moment `by` before `at`, or the first one there is.
+pub(super) fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_sub(nanoseconds(by)))
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }

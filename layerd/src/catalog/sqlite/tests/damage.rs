@@ -5,7 +5,7 @@ use std::fs;
 use rusqlite::Connection;
 
 use super::*;
-use crate::catalog::{LayerKind, LayerRow, LayerState};
+use crate::catalog::{LayerRow, LayerState};
 
 fn assert_corrupt<T>(result: Result<T>, home: &Home, about: &str) {
     match result.map(drop) {
@@ -29,8 +29,8 @@ fn change(home: &Home, sql: &str) {
 fn a_newer_version_is_refused() {
     let home = Home::new();
     create(&home.open().unwrap(), "a").unwrap();
-    change(&home, "PRAGMA user_version = 2");
-    assert_corrupt(home.open(), &home, "its version is 2");
+    change(&home, "PRAGMA user_version = 3");
+    assert_corrupt(home.open(), &home, "its version is 3");
 }
 
 #[test]
@@ -105,24 +105,21 @@ fn two_layers(catalog: &SqliteCatalog) -> (DatabaseId, StatePoint) {
     let mut top = None;
     for lsn in [Lsn(1), Lsn(2)] {
         let row = LayerRow {
-            id: LayerId {
-                epoch,
-                random: lsn.0,
-            },
-            database,
-            kind: LayerKind::Delta,
             state: LayerState::Sealed,
-            parent: top,
-            first_lsn: lsn,
             last_lsn: Some(lsn),
-            first_time: None,
-            last_time: None,
             end: Some(0),
             bytes: Some(0),
             hash: Some([0; 32]),
-            images: Vec::new(),
-            created: Timestamp(0),
-            dead_since: None,
+            ..LayerRow::begun(
+                LayerId {
+                    epoch,
+                    random: lsn.0,
+                },
+                database,
+                top,
+                lsn,
+                Timestamp(0),
+            )
         };
         catalog.add_layer(epoch, &row).unwrap();
         top = Some(StatePoint { layer: row.id, lsn });

@@ -73,6 +73,42 @@ fn many_open_a_new_file_at_one_moment() {
     }
 }
 
+#[test]
+fn a_file_of_version_one_is_brought_up_to_date_with_what_it_holds() {
+    let home = Home::new();
+    let old = rusqlite::Connection::open(home.file()).unwrap();
+    old.execute_batch(include_str!("../v1.sql")).unwrap();
+    old.execute_batch(
+        "INSERT INTO databases (id, name, created, retention_s, head_layer, head_lsn, head_time,
+             head_written_bytes, epoch)
+         VALUES (7, 'a', 1, 60, '00000001-0000000000000002', 3, 4, 5, 1);
+         INSERT INTO leases VALUES (7, 1, 'host', 1, 'x', 0, 9000000000000000000, 0);
+         INSERT INTO layers (id, database_id, kind, state, first_lsn, created)
+         VALUES ('00000001-0000000000000002', 7, 'delta', 'active', 1, 1);
+         PRAGMA user_version = 1;
+         PRAGMA application_id = 1329884259;",
+    )
+    .unwrap();
+    drop(old);
+    let catalog = home.open().unwrap();
+    assert_eq!(names(&catalog), ["a"]);
+    let database = catalog.database(&"a".parse().unwrap()).unwrap();
+    let segment = Segment {
+        begin: 0,
+        end: 5000,
+        key: "a/b/c".to_owned(),
+        bytes: 100,
+        tail: 10,
+        commits: None,
+    };
+    catalog
+        .publish(database.id, Epoch(1), &database.head, Some(&segment))
+        .unwrap();
+    drop(catalog);
+    let layers = home.open().unwrap().layers(database.id).unwrap();
+    assert_eq!(layers[0].segments, [segment]);
+}
+
 /// The last one to close clears the WAL away, and whoever opens just then must not notice.
 #[test]
 fn opening_while_others_close_never_fails() {
@@ -163,6 +199,6 @@ fn the_file_is_in_wal_mode_and_marked_as_ours() {
     assert_eq!(text("journal_mode"), "wal");
     assert_eq!(
         (number("application_id"), number("user_version")),
-        (0x4f44_6c63, 1)
+        (0x4f44_6c63, 2)
     );
 }
