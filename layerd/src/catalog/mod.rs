@@ -266,6 +266,25 @@ pub struct CommitRange {
     pub last_time: Timestamp,
 }
 
+/// An object in the remote store: a byte range of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First byte of the layer that it holds; a multiple of 4096.
+    pub begin: u64,
+    /// Behind the last byte that it holds.
+    pub end: u64,
+    /// The object's key, below the store's prefix: `<database>/<layer>/<begin, 12 hex digits>-<random, 16 hex digits>`;
+    /// a layer's name begins with its epoch.
+    pub key: String,
+    /// The object's length.
+    pub bytes: u64,
+    /// How much of the object's end is worth fetching when the layer is opened: its frame table,
+    /// and frames with the layer's header, index, footer (or an image's sums).
+    pub tail: u64,
+    /// The commits whose records lie in it.
+    pub commits: Option<CommitRange>,
+}
+
 /// Who holds a lease or a pin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
