@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::id::{DatabaseId, LayerId};
-use crate::objects::LAYERS;
+use crate::remote::objects::LAYERS;
 
 /// The directories of one home.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use crate::catalog::{Database, Inventory, LayerKind, LayerRow, LayerState};
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
+use crate::remote::objects::LAYERS;
 use crate::store::{GcReport, Result, Store, io_error};
 
 /// Longer than a pin lives, so that whoever resolved a state and is about to pin it is safe.
@@ -74,7 +75,7 @@ impl Store {
     fn delete_object(&self, name: &str, dry_run: bool) -> Result<u64> {
         let freed = disk_bytes(&self.files().layer_directory().join(name));
         if !dry_run {
-            self.objects()?.delete(name)?;
+            self.objects()?.delete(&format!("{LAYERS}/{name}"))?;
         }
         Ok(freed)
     }
@@ -118,14 +119,15 @@ impl Store {
             orphans.insert(layer);
             Ok(true)
         };
-        for object in self.objects()?.list()? {
-            if orphan(
-                &self.files().layer_directory().join(&object.name),
-                object.modified,
-            )? {
-                report.bytes_freed += self.delete_object(&object.name, dry_run)?;
+        self.objects()?.list(LAYERS, |object| -> Result<()> {
+            let Some((_, name)) = object.key.rsplit_once('/') else {
+                return Ok(());
+            };
+            if orphan(&self.files().layer_directory().join(name), object.modified)? {
+                report.bytes_freed += self.delete_object(name, dry_run)?;
             }
-        }
+            Ok(())
+        })?;
         let active = self.files().active_directory();
         let failed = |error| io_error(&format!("list {}", active.display()), error);
         for entry in std::fs::read_dir(&active).map_err(failed)? {

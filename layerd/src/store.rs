@@ -27,10 +27,10 @@ use crate::lease::{HeldLease, boot_time_ms};
 use crate::load::{Loaded, load};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
-use crate::objects::Objects;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
 use crate::recover::{RecoverError, acknowledged, recover};
 use crate::reference::Ref;
+use crate::remote::objects::{Objects, ObjectsError};
 use crate::seal::seal;
 use crate::writer::Writer;
 
@@ -56,7 +56,7 @@ pub enum StoreError {
     Fs(#[from] FsError),
     /// The store of sealed layers refused.
     #[error("the store of layers: {0}")]
-    Objects(#[from] object_store::Error),
+    Objects(#[from] ObjectsError),
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(String),
