@@ -29,6 +29,7 @@ pub(crate) fn errno(error: &FsError) -> Errno {
         // The mount is dead, not busy: a retry can't help.
         FsError::LeaseLost(_)
         | FsError::Poisoned(_)
+        | FsError::NotStored(_)
         | FsError::Damaged { .. }
         | FsError::Catalog(_) => logged(error, Errno::EIO),
         FsError::Io(io) => {
@@ -51,6 +52,8 @@ pub(crate) fn store_errno(error: &StoreError) -> Errno {
         StoreError::Refused(_) | StoreError::Paused(_) => Errno::EBUSY,
         StoreError::Catalog(_)
         | StoreError::Objects(_)
+        | StoreError::Upload(_)
+        | StoreError::NotStored { .. }
         | StoreError::Damaged(_)
         | StoreError::Io { .. } => {
             tracing::error!("{error}");

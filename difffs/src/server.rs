@@ -21,7 +21,7 @@ use fuser::{Config, Session, SessionACL};
 use layerd::id::{DatabaseName, FileId, Timestamp};
 use layerd::reference::Ref;
 use layerd::store::{Store, StoreError};
-use layerd::writer::Writer;
+use layerd::writer::{Writer, WriterOptions};
 use parking_lot::{Condvar, Mutex};
 
 use crate::attr::Owner;
@@ -63,8 +63,8 @@ pub struct MountOptions {
     pub follow: bool,
     /// The mount point: an empty directory.
     pub dir: PathBuf,
-    /// Ask a living writer to hand the database over.
-    pub steal: bool,
+    /// How the live database is opened.
+    pub writer: WriterOptions,
 }
 
 /// A mount that is being served.
@@ -230,7 +230,7 @@ fn open(store: Arc<Store>, options: MountOptions, dir: &Path) -> Result<Arc<Stat
         database,
         reference,
         follow,
-        steal,
+        writer,
         ..
     } = options;
     let id = store.database(&database)?.id;
@@ -248,7 +248,7 @@ fn open(store: Arc<Store>, options: MountOptions, dir: &Path) -> Result<Arc<Stat
         }
         Some(reference) => Main::Frozen(Image::of_reader(store.open_reader(&database, reference)?)),
         None => {
-            let writer = store.open_writer(&database, steal)?;
+            let writer = store.open_writer(&database, writer)?;
             // Who owns the database may take snapshots of it.
             if let Ok(root) = writer.attr(FileId::ROOT) {
                 owner = Owner {

@@ -12,7 +12,7 @@ use std::thread;
 use layerd::frozen::FileKind;
 use layerd::id::FileId;
 use layerd::store::{Store, StoreConfig};
-use layerd::writer::NewFile;
+use layerd::writer::{NewFile, WriterOptions};
 use rustix::fs::FlockOperation;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -112,7 +112,7 @@ impl Home {
         };
         let store = Store::open(&config).expect("the home opens");
         let writer = store
-            .open_writer(&database.parse().expect("a name"), false)
+            .open_writer(&database.parse().expect("a name"), WriterOptions::default())
             .expect("a writer");
         let name = format!("{database}.duckdb");
         let new = NewFile {

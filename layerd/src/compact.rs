@@ -230,16 +230,19 @@ impl Store {
         new_images: &[NewImage],
         kept: &[Lsn],
     ) -> Result<Vec<LayerRow>> {
-        let mut rows: Vec<LayerRow> = new_images.iter().map(|image| image.row.clone()).collect();
+        let mut rows = Vec::new();
+        for image in new_images {
+            rows.push(self.sent(image.row.clone())?);
+        }
         let mut layers = layers;
         for (layer, images) in &mut layers {
             let (bytes, hash) = seal_file(self.files(), layer.id(), layer.end(), &|| ())?;
-            rows.push(LayerRow {
+            rows.push(self.sent(LayerRow {
                 state: LayerState::Sealed,
                 bytes: Some(bytes),
                 hash: Some(hash),
                 ..layer.row(images)
-            });
+            })?);
         }
         let old: Vec<LayerId> = run.iter().map(|row| row.id).collect();
         let replaced = self

@@ -63,6 +63,10 @@ pub enum FsError {
     /// mounted anew (EIO).
     #[error("an earlier write to the layer failed ({0}); unmount and mount again to recover")]
     Poisoned(String),
+    /// The commit could not be brought to the remote store in time, and durability is to be remote
+    /// (EIO). It is on this host's disk; a later sync tries again.
+    #[error("the commit is not in the store yet: {0}")]
+    NotStored(String),
     /// The operating system refused (EIO, or its own errno).
     #[error(transparent)]
     Io(io::Error),

@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::catalog::Segment;
 use crate::disk::{Disk, DiskFile};
 use crate::id::{DatabaseId, LayerId};
 use crate::remote::objects::LAYERS;
@@ -123,7 +124,11 @@ impl Files {
     }
 
     /// Opens a delta layer wherever it is.
-    pub fn open_delta(&self, layer: LayerId) -> io::Result<Arc<dyn DiskFile>> {
+    pub fn open_delta(
+        &self,
+        layer: LayerId,
+        segments: &[Segment],
+    ) -> io::Result<Arc<dyn DiskFile>> {
         // It may be renamed from active to sealed between two looks; then the third finds it.
         for path in [self.sealed(layer), self.active(layer), self.sealed(layer)] {
             match self.disk.open(&path, false) {

@@ -68,7 +68,8 @@ pub fn fold(
             // What is behind the last kept commit goes.
             break;
         }
-        let (layer, _) = open_layer(files, row.id).map_err(|error| open_error(row.id, error))?;
+        let (layer, _) =
+            open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
         let footer =
             read_footer(row.id, &**layer.file()).map_err(|error| open_error(row.id, error))?;
         let mut failed = None;

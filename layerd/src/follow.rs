@@ -4,14 +4,16 @@
 //! records of the active layer and applies them to its own copy of the image, as the writer did.
 //! When the writer goes on in a new layer, the new layer's header says which commit it stands on.
 //! Only where that trail is broken (a restore, too many layers at once) is the chain loaded anew.
-//! Without a head word (nothing was written on this host) the catalog's head is asked.
+//! Without a head word (nothing was written on this host) the catalog's head is asked. Where other
+//! hosts may write, through a remote store, it is always asked, but not more often than it can have
+//! changed; a layer's new segments are then read instead of the local log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::catalog::{CatalogError, Database, LayerKind, StatePoint};
+use crate::catalog::{CatalogError, Database, LayerKind, LayerRow, StatePoint};
 use crate::error::FsError;
 use crate::frozen::{CommitPoint, Frozen, Hold};
 use crate::head::{HeadFile, HeadWord};
@@ -37,10 +39,22 @@ struct State {
     word: Option<HeadFile>,
     generation: u64,
     generation_seen: Instant,
+    newest: Option<Newest>,
+}
+
+/// What the catalog last said of the database, where other hosts may write it.
+struct Newest {
+    database: Database,
+    asked: Instant,
+    changes: u64,
 }
 
 /// How often a follower looks whether compaction changed the layers below it.
 const GENERATION_EVERY: Duration = Duration::from_secs(5);
+/// How often the catalog is asked for the head where other hosts may write: without word from it of
+/// changes, and with.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How many new layers are followed one by one before the chain is loaded anew.
 const STEPS_MAX: usize = 32;
 
@@ -72,6 +86,7 @@ impl Follower {
             word: None,
             generation,
             generation_seen: Instant::now(),
+            newest: None,
         };
         Ok(Follower {
             store: Arc::clone(store),
@@ -90,32 +105,92 @@ impl Follower {
             state.word = HeadFile::open(&self.store.files().head(self.database), false).ok();
         }
         let word = state.word.as_ref().and_then(HeadFile::load);
-        let target = match word {
-            Some(word) => Some(word.point),
-            None => {
-                self.store
-                    .catalog()
-                    .database_by_id(self.database)?
-                    .head
-                    .point
-            }
-        };
+        let (target, word) = self.target(state, word)?;
         let newer = target.filter(|target| target.lsn > state.frozen.lsn());
         if let Some(target) = newer {
             self.follow(state, target, word)?;
         } else if state.generation_seen.elapsed() >= GENERATION_EVERY {
             state.generation_seen = Instant::now();
-            if self
-                .store
-                .catalog()
-                .database_by_id(self.database)?
-                .generation
-                != state.generation
-            {
-                self.reload(state, state.frozen.commit().point)?;
+            match self.store.catalog().database_by_id(self.database) {
+                Ok(database) if database.generation != state.generation => {
+                    self.reload(state, state.frozen.commit().point)?;
+                }
+                // What it has goes on without a catalog.
+                Ok(_) | Err(CatalogError::Unavailable { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Arc::clone(&state.frozen))
+    }
+
+    /// The commit to show, and the head word if it may be trusted.
+    fn target(
+        &self,
+        state: &mut State,
+        word: Option<HeadWord>,
+    ) -> std::result::Result<(Option<StatePoint>, Option<HeadWord>), FsError> {
+        if self.store.remote().is_none() {
+            return Ok(match word {
+                Some(_) => (word.map(|word| word.point), word),
+                None => {
+                    let database = self.store.catalog().database_by_id(self.database)?;
+                    (database.head.point, None)
+                }
+            });
+        }
+        self.ask(state)?;
+        let Some(Newest { database, .. }) = &state.newest else {
+            return Ok((None, None));
+        };
+        // A writer of this host is ahead of the store; one that was replaced is not to be followed.
+        let word = word.filter(|word| word.epoch == database.epoch);
+        let points = [word.map(|word| word.point), database.head.point];
+        let newest = points.into_iter().flatten().max_by_key(|point| point.lsn);
+        Ok((newest, word))
+    }
+
+    /// Asks the catalog for the head, if that may have moved. While the catalog is away, the last
+    /// answer stands.
+    fn ask(&self, state: &mut State) -> std::result::Result<(), FsError> {
+        let catalog = self.store.catalog();
+        let watch = catalog.changes().filter(|changes| changes.is_live());
+        let changes = watch.as_ref().map_or(0, |changes| changes.count());
+        if let Some(newest) = &state.newest {
+            let age = newest.asked.elapsed();
+            let unchanged = watch.is_some() && newest.changes == changes && age < ASK_EVERY;
+            if unchanged || age < POLL_EVERY && watch.is_none() {
+                return Ok(());
+            }
+        }
+        let answer = catalog.database_by_id(self.database);
+        match (answer, &mut state.newest) {
+            (Ok(database), newest) => {
+                *newest = Some(Newest {
+                    database,
+                    asked: Instant::now(),
+                    changes,
+                });
+            }
+            (Err(error @ CatalogError::Unavailable { .. }), Some(newest)) => {
+                tracing::warn!(%error, "going on with the newest commit that is known");
+                newest.asked = Instant::now();
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// What the catalog says of the layers of a state, where their bytes are in a remote store.
+    fn rows(&self, target: StatePoint) -> std::result::Result<Vec<LayerRow>, FsError> {
+        if self.store.remote().is_none() {
+            return Ok(Vec::new());
+        }
+        match self.store.catalog().chain(self.database, Some(target)) {
+            Ok(chain) => Ok(chain.layers),
+            // It is loaded anew, and then found out why.
+            Err(CatalogError::NoSuchLayer(_)) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn follow(
@@ -161,6 +236,17 @@ impl Follower {
         let Some(last) = loaded.last.clone() else {
             return Ok(Advance::Reload);
         };
+        let rows = self.rows(target)?;
+        let segments = |layer: LayerId| {
+            let row = rows.iter().find(|row| row.id == layer);
+            row.map_or(&[][..], |row| &row.segments)
+        };
+        // A layer that is read from the store grows with its segments.
+        drop(
+            self.store
+                .files()
+                .open_delta(last.id(), segments(last.id())),
+        );
         // The new layers, newest first, each with the LSN after which its successor goes on.
         let mut steps: Vec<(Arc<Layer>, StatePoint, u64)> = Vec::new();
         let mut want = target;
@@ -168,8 +254,8 @@ impl Follower {
             if steps.len() == STEPS_MAX {
                 return Ok(Advance::Reload);
             }
-            let (layer, header) = open_layer(self.store.files(), want.layer)
-                .map_err(|error| open_error(want.layer, error))?;
+            let opened = open_layer(self.store.files(), want.layer, segments(want.layer));
+            let (layer, header) = opened.map_err(|error| open_error(want.layer, error))?;
             steps.push((layer, want, if want == target { limit } else { u64::MAX }));
             match header.parent {
                 Some(parent) if parent.lsn >= loaded.lsn => want = parent,

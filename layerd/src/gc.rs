@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use crate::catalog::{Database, Inventory, LayerKind, LayerRow, LayerState};
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
-use crate::remote::objects::LAYERS;
+use crate::remote::objects::{LAYERS, Objects};
+use crate::scan::read_header;
 use crate::store::{GcReport, Result, Store, io_error};
 
 /// Longer than a pin lives, so that whoever resolved a state and is about to pin it is safe.
@@ -53,6 +54,11 @@ impl Store {
             report.layers_deleted += 1;
         }
         self.sweep_orphans(grace, dry_run, &swept, &mut report)?;
+        if let Some(objects) = self.remote() {
+            let of_swept = swept.iter().flat_map(|row| &row.segments);
+            report.bytes_freed += of_swept.map(|segment| segment.bytes).sum::<u64>();
+            self.sweep_store(objects, grace, dry_run, &mut report)?;
+        }
         Ok(report)
     }
 
@@ -75,9 +81,71 @@ impl Store {
     fn delete_object(&self, name: &str, dry_run: bool) -> Result<u64> {
         let freed = disk_bytes(&self.files().layer_directory().join(name));
         if !dry_run {
-            self.objects()?.delete(&format!("{LAYERS}/{name}"))?;
+            self.objects().delete(&format!("{LAYERS}/{name}"))?;
         }
         Ok(freed)
+    }
+
+    /// Deletes objects that were a segment's, and those that never became one's. The catalog is asked
+    /// last: an object is known from before its segment is published, or it is older than any upload
+    /// that may still be published.
+    fn sweep_store(
+        &self,
+        objects: &Objects,
+        grace: Duration,
+        dry_run: bool,
+        report: &mut GcReport,
+    ) -> Result<()> {
+        let garbage = self.catalog().garbage(grace)?;
+        if !dry_run {
+            for keys in garbage.chunks(FORGET_AT_ONCE) {
+                for key in keys {
+                    objects.delete(key)?;
+                }
+                self.catalog().forget_garbage(keys)?;
+            }
+        }
+        let waiting: HashSet<String> = self
+            .catalog()
+            .garbage(Duration::ZERO)?
+            .into_iter()
+            .collect();
+        let deleted: HashSet<String> = garbage.into_iter().collect();
+        let age_min = grace.max(UPLOAD_MAX);
+        objects.list("", |object| -> Result<()> {
+            let age = object.modified.elapsed().unwrap_or_default();
+            let is_segment = crate::send::is_key(&object.key);
+            if age < age_min
+                || !is_segment
+                || waiting.contains(&object.key)
+                || deleted.contains(&object.key)
+                || self.catalog().knows_object(&object.key)?
+            {
+                return Ok(());
+            }
+            report.bytes_freed += object.bytes;
+            if dry_run {
+                Ok(())
+            } else {
+                Ok(objects.delete(&object.key)?)
+            }
+        })
+    }
+
+    /// Whether an unsealed layer's file may hold commits that were acknowledged on this host and
+    /// never published: `keep_lost` takes care of those.
+    fn may_be_lost(&self, path: &Path, layer: LayerId) -> bool {
+        let header = self
+            .files()
+            .disk()
+            .open(path, false)
+            .map_err(Into::into)
+            .and_then(|file| read_header(layer, &*file));
+        self.remote().is_some()
+            && header.is_ok_and(|header| {
+                self.head_word(header.database)
+                    .is_some_and(|word| word.epoch == layer.epoch)
+            })
     }
 
     /// Layer files that the catalog does not know: left over from something that was killed.
@@ -119,7 +187,7 @@ impl Store {
             orphans.insert(layer);
             Ok(true)
         };
-        self.objects()?.list(LAYERS, |object| -> Result<()> {
+        self.objects().list(LAYERS, |object| -> Result<()> {
             let Some((_, name)) = object.key.rsplit_once('/') else {
                 return Ok(());
             };
@@ -136,8 +204,15 @@ impl Store {
             let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) else {
                 continue;
             };
-            if orphan(&entry.path(), modified)? {
-                report.bytes_freed += remove(&entry.path(), dry_run)?;
+            let path = entry.path();
+            let layer = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok());
+            if layer.is_some_and(|layer| self.may_be_lost(&path, layer)) {
+                continue;
+            }
+            if orphan(&path, modified)? {
+                report.bytes_freed += remove(&path, dry_run)?;
             }
         }
         report.layers_deleted += orphans.len() as u64;
@@ -145,6 +220,11 @@ impl Store {
     }
 }
 
+/// Rows that are forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 100;
+/// An object that no row names is left alone for so long, whatever the grace period: a large import
+/// or compaction sends all of its objects before it writes their rows. Rather leak than lose.
+const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longer than it takes from making a file to locking it.
 const MAKING_MAX: Duration = Duration::from_millis(200);
 

@@ -28,6 +28,8 @@ pub struct HeldLease {
     epoch: Epoch,
     /// Milliseconds on CLOCK_BOOTTIME.
     deadline_ms: AtomicU64,
+    /// How often it was renewed after it had ended.
+    lapses: AtomicU64,
     wanted: AtomicBool,
     fenced: Mutex<Option<String>>,
     /// The database's writer lock in this home, locked for as long as the lease is held: a writer
@@ -52,6 +54,7 @@ impl HeldLease {
             database,
             epoch: lease.epoch,
             deadline_ms: AtomicU64::new(begin + LEASE_TTL.as_millis() as u64),
+            lapses: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             fenced: Mutex::new(None),
             lock: Mutex::new(lock),
@@ -83,6 +86,10 @@ impl HeldLease {
             .renew_lease(self.database, self.epoch, LEASE_TTL)
         {
             Ok(lease) => {
+                // Before the deadline moves: whoever sees the new one sees that there was a gap.
+                if begin >= self.deadline_ms.load(Ordering::Acquire) {
+                    self.lapses.fetch_add(1, Ordering::Release);
+                }
                 self.deadline_ms
                     .store(begin + LEASE_TTL.as_millis() as u64, Ordering::Release);
                 self.wanted.store(lease.wanted, Ordering::Release);
@@ -99,6 +106,13 @@ impl HeldLease {
         tracing::error!(%reason, "the write lease is lost");
         *self.fenced.lock() = Some(reason.to_string());
         self.deadline_ms.store(0, Ordering::Release);
+    }
+
+    /// How often the lease had ended before it was renewed: what was begun before such a gap must
+    /// not be relied on behind it.
+    #[must_use]
+    pub fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Acquire)
     }
 
     /// Another writer asked for the lease, or has it.

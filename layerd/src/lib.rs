@@ -47,8 +47,11 @@ pub mod remote;
 mod resolve;
 mod scan;
 mod seal;
+mod send;
 pub mod store;
+mod takeover;
 mod transfer;
+mod uploads;
 mod verify;
 pub mod writer;
 

@@ -213,7 +213,8 @@ fn replay(
     images: &Images,
     loaded: &mut Loaded,
 ) -> Result<(), FsError> {
-    let (layer, _) = open_layer(files, row.id).map_err(|error| open_error(row.id, error))?;
+    let (layer, _) =
+        open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
     loaded.layers.push(Arc::clone(&layer));
     loaded.last = Some(Arc::clone(&layer));
     if row.state == LayerState::Sealed {

@@ -6,14 +6,17 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, CommitRange, Head, LayerRow, LayerState, Rotation, StatePoint};
+use crate::catalog::{CommitRange, Head, LayerRow, LayerState, Rotation, StatePoint};
 use crate::checksum::chunk_sums;
 use crate::disk::DiskFile;
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{LayerHeader, RECORDS_AT};
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
+use crate::layer::Layer;
 use crate::record::{Change, PAYLOAD_MAX, Record, place_data};
+use crate::send::{LogRange, send_log};
+use crate::store::{Store, StoreError};
 
 /// A delta layer in the making.
 pub struct NewLayer {
@@ -174,14 +177,15 @@ impl NewLayer {
         }
     }
 
-    /// Makes it durable, adds it to the catalog under the writer's epoch, and moves the head to
+    /// Makes it durable (in the store too, where that is a remote one), adds it to the catalog under the writer's epoch, and moves the head to
     /// its last commit.
     pub fn publish(
         &mut self,
-        catalog: &dyn Catalog,
+        store: &Store,
         epoch: Epoch,
         images: &[LayerId],
-    ) -> Result<Head, FsError> {
+    ) -> Result<Head, StoreError> {
+        let catalog = store.catalog();
         self.sync()?;
         let active = LayerRow {
             state: LayerState::Active,
@@ -194,7 +198,7 @@ impl NewLayer {
         catalog.add_layer(epoch, &active)?;
         self.published = true;
         let Some(commits) = self.commits else {
-            return Err(FsError::Invalid);
+            return Err(FsError::Invalid.into());
         };
         let point = StatePoint {
             layer: self.id(),
@@ -211,6 +215,20 @@ impl NewLayer {
             commits: Some(commits),
             images: images.to_vec(),
         };
+        if let Some(objects) = store.remote() {
+            let layer = Layer::new(self.id(), Arc::clone(&self.file));
+            let mut from = 0;
+            while from < self.end {
+                let log = LogRange {
+                    from,
+                    end: self.end,
+                    commits: self.commits,
+                };
+                let segment = send_log(objects, self.header.database, &layer, &log)?;
+                catalog.add_segment(self.header.database, epoch, self.id(), &segment)?;
+                from = segment.end;
+            }
+        }
         catalog.rotate(self.header.database, epoch, &rotation, &head)?;
         Ok(head)
     }

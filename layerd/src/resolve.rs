@@ -243,7 +243,8 @@ pub(crate) fn layer_commits(
     row: &LayerRow,
     head: &CommitPoint,
 ) -> std::result::Result<Vec<CommitInfo>, FsError> {
-    let (layer, _) = open_layer(files, row.id).map_err(|error| open_error(row.id, error))?;
+    let (layer, _) =
+        open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
     let mut commits = Vec::new();
     let mut note = |scanned: &Scanned| {
         if let Change::Commit {

@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::catalog::Segment;
 use crate::format::{LayerFooter, LayerHeader, PAGE_LENGTH, PageError, RECORDS_AT};
 use crate::id::LayerId;
 use crate::layer::Layer;
@@ -269,8 +270,9 @@ pub fn scan_index(
 pub fn open_layer(
     files: &crate::files::Files,
     layer: LayerId,
+    segments: &[Segment],
 ) -> Result<(Arc<Layer>, LayerHeader), OpenError> {
-    let file = files.open_delta(layer)?;
+    let file = files.open_delta(layer, segments)?;
     let header = read_header(layer, &*file)?;
     Ok((Arc::new(Layer::new(layer, file)), header))
 }

@@ -2,12 +2,13 @@
 //! never changes.
 //!
 //! Order: cut what was allocated ahead, write index and footer, sync, move the file to its place
-//! among the sealed layers, sync the directories, then tell the catalog. A crash in between leaves
+//! among the sealed layers, sync the directories, bring what is new to a remote store, then tell the
+//! catalog. A crash in between leaves
 //! a rotated layer that the next sealing begins anew with (one process at a time: a database has a
 //! lock for it); readers read the log part, which is the
 //! same before and after.
 
-use crate::catalog::{Catalog, LayerRow};
+use crate::catalog::LayerRow;
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{LayerFooter, PAGE_LENGTH, RECORDS_AT};
@@ -16,27 +17,32 @@ use crate::layer::Layer;
 use crate::load::open_error;
 use crate::record::{NotARecord, PAGE, align};
 use crate::scan::{LogScan, encode_index_entry, read_footer, read_header};
+use crate::store::{Store, StoreError};
 
 /// Seals a rotated layer. `pace` is called after each megabyte, and may sleep.
-pub fn seal(
-    files: &Files,
-    catalog: &dyn Catalog,
-    row: &LayerRow,
-    pace: &dyn Fn(),
-) -> Result<(), FsError> {
-    let id = row.id;
+pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreError> {
+    let (files, id) = (store.files(), row.id);
     let (bytes, hash) = if !files.active(id).exists() && files.sealed(id).exists() {
-        // Moved, and then stopped before the catalog heard of it.
-        let file = files.disk().open(&files.sealed(id), false)?;
-        let footer = read_footer(id, &*file).map_err(|error| open_error(id, error))?;
-        (file.length()?, footer.hash)
+        moved(files, id)?
     } else {
         seal_file(files, id, row.end.ok_or(FsError::Invalid)?, pace)?
     };
-    if catalog.seal(id, bytes, hash, None)? {
+    let sealed = store.sent(LayerRow {
+        bytes: Some(bytes),
+        ..row.clone()
+    })?;
+    let segments = store.remote().map(|_| sealed.segments.as_slice());
+    if store.catalog().seal(id, bytes, hash, segments)? {
         tracing::debug!(layer = %id, bytes, "sealed");
     }
     Ok(())
+}
+
+/// Length and hash of a layer that was moved to the sealed ones before the catalog heard of it.
+fn moved(files: &Files, id: LayerId) -> Result<(u64, [u8; 32]), FsError> {
+    let file = files.disk().open(&files.sealed(id), false)?;
+    let footer = read_footer(id, &*file).map_err(|error| open_error(id, error))?;
+    Ok((file.length()?, footer.hash))
 }
 
 /// Seals a layer's file, whose log ends at `end`, and moves it to the sealed ones. Returns its

@@ -28,11 +28,14 @@ use crate::load::{Loaded, load};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
-use crate::recover::{RecoverError, acknowledged, recover};
+use crate::recover::RecoverError;
 use crate::reference::Ref;
 use crate::remote::objects::{Objects, ObjectsError};
+use crate::remote::upload::UploadError;
 use crate::seal::seal;
-use crate::writer::Writer;
+use crate::send::send_sealed;
+use crate::uploads::NotStored;
+use crate::writer::{Writer, WriterOptions};
 
 /// Where a store keeps its things.
 #[derive(Clone, Debug)]
@@ -55,6 +58,19 @@ pub enum StoreError {
     #[error(transparent)]
     Fs(#[from] FsError),
     /// The store of sealed layers refused.
+    #[error("the store of layers: {0}")]
+    Upload(#[from] UploadError),
+    /// Acknowledged commits are on this host's disk and could not be brought to the store.
+    #[error(
+        "the newest commits of {database:?} are on this host only: {source}; mount it here again, and they are brought to the store"
+    )]
+    NotStored {
+        /// The database.
+        database: String,
+        /// Why.
+        source: Box<NotStored>,
+    },
+    /// The store of layers refused.
     #[error("the store of layers: {0}")]
     Objects(#[from] ObjectsError),
     /// The configuration makes no sense.
@@ -193,6 +209,9 @@ impl Reader {
     }
 }
 
+/// Where layers lie in a home: all of them, or those that are not dropped yet because the store has
+/// them too.
+const LOCAL: &str = "objects";
 /// How long commits are kept unless `retention` says otherwise: 7 days.
 const RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longer is for ever: 250 years, which the clock's nanoseconds can hold.
@@ -206,7 +225,10 @@ pub struct Store {
     catalog: Arc<dyn Catalog>,
     pins: PinKeeper,
     hashes: Arc<ImageHashes>,
-    objects_root: PathBuf,
+    /// This home's own directory of layers.
+    objects: Objects,
+    /// The store of layers, where that is not this directory.
+    remote: Option<Objects>,
     instance: OnceLock<Instance>,
 }
 
@@ -225,30 +247,35 @@ impl Store {
                 home.display()
             )));
         }
-        let objects = location(
-            config.objects.as_deref(),
-            "file:",
-            "OPENDUCK_OBJECTS",
-            &home.join("objects"),
-        )?;
+        let named = config.objects.as_deref().map(Objects::open).transpose()?;
+        let (objects, remote) = match named {
+            Some(named) if named.directory().is_none() => {
+                (Objects::local(&home.join(LOCAL))?, Some(named))
+            }
+            Some(named) => (named, None),
+            None => (Objects::local(&home.join(LOCAL))?, None),
+        };
         let meta = location(
             config.meta.as_deref(),
             "sqlite:",
             "OPENDUCK_META",
             &home.join("catalog.db"),
         )?;
-        let files = Files::open(&home, &objects, disk)
+        let local = objects
+            .directory()
+            .map_or_else(|| home.join(LOCAL), Path::to_owned);
+        let files = Files::open(&home, &local, disk)
             .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
         let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
         let pins = PinKeeper::new(Arc::clone(&catalog));
-        let objects_root = objects;
         let hashes = Arc::new(ImageHashes::new(files.clone()));
         Ok(Arc::new(Store {
             files,
             catalog,
             pins,
             hashes,
-            objects_root,
+            objects,
+            remote,
             instance: OnceLock::new(),
         }))
     }
@@ -265,13 +292,32 @@ impl Store {
         &*self.catalog
     }
 
+    pub(crate) fn shared_catalog(&self) -> Arc<dyn Catalog> {
+        Arc::clone(&self.catalog)
+    }
+
     pub(crate) fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The store of sealed layers.
-    pub(crate) fn objects(&self) -> Result<Objects> {
-        Ok(Objects::local(&self.objects_root)?)
+    /// This home's own directory of layers.
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// The store of layers, if it is not a directory in which they are read in place.
+    pub(crate) fn remote(&self) -> Option<&Objects> {
+        self.remote.as_ref()
+    }
+
+    /// The row of a layer that is complete in this home's files, with all its segments where the
+    /// store is a remote one.
+    pub(crate) fn sent(&self, row: LayerRow) -> Result<LayerRow> {
+        let segments = match self.remote() {
+            Some(objects) => send_sealed(objects, &self.files, &row)?,
+            None => Vec::new(),
+        };
+        Ok(LayerRow { segments, ..row })
     }
 
     pub(crate) fn hashes(&self) -> &Arc<ImageHashes> {
@@ -318,11 +364,22 @@ impl Store {
     /// word of a living one.
     pub(crate) fn settled(self: &Arc<Self>, database: Database) -> Result<Database> {
         let mut database = database;
+        if self.remote().is_some() {
+            match self.keep_lost(database.id) {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "lost commits could not be kept as a clone yet")
+                }
+            }
+        }
+        // What another host's writer left is for the next writer to end, not for a reader.
+        let is_ours =
+            |row: &LayerRow| self.remote().is_none() || self.files.active(row.id).exists();
         let active = self
             .catalog
             .layers(database.id)?
-            .into_iter()
-            .any(|row| row.state == LayerState::Active);
+            .iter()
+            .any(|row| row.state == LayerState::Active && is_ours(row));
         if active {
             match self.recover_dead(&database) {
                 Ok(()) => database = self.catalog.database_by_id(database.id)?,
@@ -362,7 +419,7 @@ impl Store {
 
     fn recover_dead(self: &Arc<Self>, database: &Database) -> Result<()> {
         let lease = self.acquire(database)?;
-        let recovered = self.recover_layers(database.id, lease.epoch());
+        let recovered = self.recover_layers(database.id, &lease);
         lease.release()?;
         recovered
     }
@@ -397,7 +454,7 @@ impl Store {
     }
 
     /// The lock that a database's writer keeps in this home; `None` while somebody has it.
-    fn writer_lock(&self, id: DatabaseId) -> Result<Option<File>> {
+    pub(crate) fn writer_lock(&self, id: DatabaseId) -> Result<Option<File>> {
         let path = self.files.locks().join(format!("writer-{id}"));
         let failed = |error| io_error(&format!("lock {}", path.display()), error);
         let file = File::create(&path).map_err(failed)?;
@@ -406,31 +463,6 @@ impl Store {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
-    }
-
-    /// Ends every layer that an earlier writer left active. The caller holds the lease.
-    pub(crate) fn recover_layers(&self, id: DatabaseId, epoch: Epoch) -> Result<()> {
-        let word = self.head_word(id);
-        let mut active: Vec<LayerRow> = self
-            .catalog
-            .layers(id)?
-            .into_iter()
-            .filter(|row| row.state == LayerState::Active)
-            .collect();
-        active.sort_by_key(|row| row.first_lsn);
-        for row in active {
-            let head = self.catalog.database_by_id(id)?.head;
-            let recovered = recover(&self.files, &row, acknowledged(row.id, word, &head))?;
-            let head = recovered.head.unwrap_or(head);
-            self.catalog.rotate(id, epoch, &recovered.rotation, &head)?;
-            if recovered.rotation.commits.is_none() {
-                // The catalog has marked it dead; nothing was ever in it.
-                let _ = std::fs::remove_file(self.files.active(row.id));
-            }
-            self.store_head_word(id, epoch, &head, recovered.rotation.end)?;
-            tracing::info!(layer = %row.id, lsn = %head.lsn(), "recovered the layer of a writer that ended unexpectedly");
-        }
-        Ok(())
     }
 
     /// Tells the readers of this host about a head that did not come from a living writer.
@@ -519,13 +551,16 @@ impl Store {
     }
 
     /// Takes the lease and opens the live image; recovers first where the last writer was killed.
-    /// `steal`: ask a living holder to hand over, and wait for it up to 20 s.
-    pub fn open_writer(self: &Arc<Self>, name: &DatabaseName, steal: bool) -> Result<Writer> {
+    pub fn open_writer(
+        self: &Arc<Self>,
+        name: &DatabaseName,
+        options: WriterOptions,
+    ) -> Result<Writer> {
         let database = self.catalog.database(name)?;
         let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
         let lease = loop {
             match self.acquire(&database) {
-                Err(error) if steal && error.is_held() => {
+                Err(error) if options.steal && error.is_held() => {
                     if std::time::Instant::now() >= deadline {
                         // Nobody answers. If the lease ran out, what the holder still writes is
                         // fenced; if not, this says who holds it.
@@ -539,7 +574,7 @@ impl Store {
                 result => break result?,
             }
         };
-        Writer::open(self, &database, lease)
+        Writer::open(self, &database, lease, options)
     }
 
     /// Resolves, pins and loads one state.
@@ -657,13 +692,11 @@ impl Store {
     pub fn restore(self: &Arc<Self>, name: &DatabaseName, reference: &Ref) -> Result<Lsn> {
         let database = self.catalog.database(name)?;
         let lease = self.acquire(&database)?;
-        let result = self
-            .recover_layers(database.id, lease.epoch())
-            .and_then(|()| {
-                let database = self.database(name)?;
-                let state = self.resolve(&database, reference)?;
-                self.add_restoring_layer(&database, &lease, &state)
-            });
+        let result = self.recover_layers(database.id, &lease).and_then(|()| {
+            let database = self.database(name)?;
+            let state = self.resolve(&database, reference)?;
+            self.add_restoring_layer(&database, &lease, &state)
+        });
         lease.release()?;
         result
     }
@@ -686,7 +719,7 @@ impl Store {
             database.head.written_bytes,
         )?;
         layer.commit(lsn, time, database.head.written_bytes)?;
-        let head = layer.publish(&*self.catalog, lease.epoch(), &[])?;
+        let head = layer.publish(self, lease.epoch(), &[])?;
         self.store_head_word(database.id, lease.epoch(), &head, layer.end())?;
         self.seal_rotated(database.id, &|| ())?;
         Ok(lsn)
@@ -727,7 +760,7 @@ impl Store {
             .iter()
             .filter(|row| row.state == LayerState::Rotated)
         {
-            seal(&self.files, &*self.catalog, row, pace)?;
+            seal(self, row, pace)?;
         }
         Ok(())
     }

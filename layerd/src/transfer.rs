@@ -206,7 +206,7 @@ impl Store {
             done += source.size;
         }
         layer.commit(Lsn(1), time, total)?;
-        let head = layer.publish(self.catalog(), epoch, &images)?;
+        let head = layer.publish(self, epoch, &images)?;
         self.store_head_word(database.id, epoch, &head, layer.end())?;
         self.seal_rotated(database.id, &|| ())?;
         progress(total, total);
@@ -232,7 +232,8 @@ impl Store {
                 source.read(offset, bytes)
             },
         )?;
-        self.catalog().add_layer(epoch, &written.row)?;
+        let row = self.sent(written.row.clone())?;
+        self.catalog().add_layer(epoch, &row)?;
         self.hashes().written(image);
         Ok(image)
     }

@@ -21,6 +21,7 @@ use crate::maintain::Caretaker;
 use crate::names::Naming;
 use crate::record::Change;
 use crate::store::{Store, StoreError, io_error};
+use crate::uploads::Uploads;
 
 /// What a new file or directory begins with.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,9 @@ struct Shared {
     hold: Arc<Hold>,
     lease: HeldLease,
     log: Log,
+    /// What goes to a remote store, where there is one.
+    uploads: Option<Uploads>,
+    durability: Durability,
     head: HeadFile,
     committed: RwLock<Arc<Frozen>>,
     /// How many handles each file has; a file without a name lives as long as it has one.
@@ -108,6 +112,39 @@ struct Publishing {
     ended: bool,
 }
 
+/// What an answer to fsync promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The commit is on this host's disk, and in a remote store within the lag.
+    Local,
+    /// The commit is in the remote store, and another host can read it.
+    Remote,
+}
+
+/// How a database is opened for writing.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterOptions {
+    /// Ask a living holder of the lease to hand over, and wait for it up to 20 s.
+    pub steal: bool,
+    /// What an answer to fsync promises; of no meaning where the store is local.
+    pub durability: Durability,
+    /// How long after a commit it is in a remote store, as long as that keeps up.
+    pub lag: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions {
+            steal: false,
+            durability: Durability::Local,
+            lag: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How long a sync waits for a remote store that does not answer before it fails, and so does an
+/// unmount.
+const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The catalog's head moves at most this often.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How often the background looks for something to do.
@@ -125,9 +162,10 @@ impl Writer {
         store: &Arc<Store>,
         database: &Database,
         lease: HeldLease,
+        options: WriterOptions,
     ) -> Result<Writer, StoreError> {
         let epoch = lease.epoch();
-        store.recover_layers(database.id, epoch)?;
+        store.recover_layers(database.id, &lease)?;
         let database = store.catalog().database_by_id(database.id)?;
         let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
         let hold = Arc::new(Hold {
@@ -154,7 +192,19 @@ impl Writer {
             written_bytes,
             loaded.image,
         );
+        let uploads = store.remote().map(|objects| {
+            Uploads::new(
+                store.shared_catalog(),
+                objects.clone(),
+                database.id,
+                &layer,
+                database.head.lsn(),
+                options.lag,
+            )
+        });
         let shared = Arc::new(Shared {
+            uploads,
+            durability: options.durability,
             store: Arc::clone(store),
             database: database.id,
             naming: Naming::new(&database.name),
@@ -184,8 +234,12 @@ impl Writer {
                 .spawn(move || run(&shared))
                 .map_err(|e| io_error("start a thread", e))
         };
+        let publish = match &shared.uploads {
+            None => Shared::publish_loop,
+            Some(_) => Shared::upload_loop,
+        };
         let threads = vec![
-            spawn("publish", Shared::publish_loop)?,
+            spawn("publish", publish)?,
             spawn("lease", Shared::lease_loop)?,
             spawn("maintenance", Shared::maintenance_loop)?,
         ];
@@ -528,6 +582,22 @@ impl Writer {
         self.shared.reload()
     }
 
+    /// How long the oldest commit that is not in the remote store has been waiting for it.
+    #[must_use]
+    pub fn upload_lag(&self) -> Duration {
+        let uploads = self.shared.uploads.as_ref();
+        uploads.map_or(Duration::ZERO, Uploads::lag)
+    }
+
+    /// Bytes of the log that are acknowledged and not in the remote store.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.shared
+            .uploads
+            .as_ref()
+            .map_or(0, Uploads::waiting_bytes)
+    }
+
     /// The generation of the layers that the live image rests on, to compare with the catalog's.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -561,6 +631,9 @@ impl Writer {
     fn stop_threads(&self) {
         self.shared.publishing.lock().ended = true;
         self.shared.wake.notify_all();
+        if let Some(uploads) = &self.shared.uploads {
+            uploads.stop();
+        }
         for thread in self.threads.lock().drain(..) {
             // A panic in it was reported where it happened.
             let _ = thread.join();
@@ -583,6 +656,19 @@ impl Shared {
             lsn: commit.lsn,
         };
         let (time, written_bytes) = (commit.time, commit.written_bytes);
+        let head = Head {
+            point: Some(point),
+            time,
+            written_bytes,
+        };
+        if let Some(uploads) = &self.uploads {
+            uploads.acknowledged(commit, head);
+            if self.durability == Durability::Remote {
+                let stored = uploads.wait_for(commit.lsn, REMOTE_TIME_MAX, &self.lease);
+                stored.map_err(|error| FsError::NotStored(error.to_string()))?;
+                self.lease.check()?;
+            }
+        }
         self.head.store(&HeadWord {
             epoch: self.lease.epoch(),
             point,
@@ -602,17 +688,8 @@ impl Shared {
         ));
         self.active.lock().first_time.get_or_insert(time);
         let previous = std::mem::replace(&mut *self.committed.write(), frozen);
-        let mut publishing = self.publishing.lock();
-        let first = publishing
-            .head
-            .replace(Head {
-                point: Some(point),
-                time,
-                written_bytes,
-            })
-            .is_none();
-        drop(publishing);
-        if first {
+        // Where there is a remote store, the head moves as the commits come there.
+        if self.uploads.is_none() && self.publishing.lock().head.replace(head).is_none() {
             self.wake.notify_all();
         }
         // Dropped with no lock held: it may be the last reference to a large image.
@@ -646,6 +723,12 @@ impl Shared {
             Err(error) => {
                 tracing::warn!(%error, "the head could not be published; trying again with the next commit")
             }
+        }
+    }
+
+    fn upload_loop(&self) {
+        if let Some(uploads) = &self.uploads {
+            uploads.run(&self.lease);
         }
     }
 
@@ -740,6 +823,9 @@ impl Shared {
         let ready = |lsn: Lsn, old: &Arc<Layer>, end: u64| {
             let head = self.end_layer(old, first_lsn, end)?;
             self.announce(&next.layer, head.point, lsn.next(), head.written_bytes)?;
+            if let Some(uploads) = &self.uploads {
+                uploads.begun(&next.layer);
+            }
             let mut active = self.active.lock();
             active.layers.push(Arc::clone(old));
             (active.first_lsn, active.first_time, active.since) =
@@ -792,9 +878,15 @@ impl Shared {
             commits,
             images: Vec::new(),
         };
-        self.store
-            .catalog()
-            .rotate(self.database, self.lease.epoch(), &rotation, &head)?;
+        match &self.uploads {
+            // Once it is in the store.
+            Some(uploads) if commits.is_some() => uploads.ended(rotation, head),
+            _ => {
+                let epoch = self.lease.epoch();
+                let catalog = self.store.catalog();
+                catalog.rotate(self.database, epoch, &rotation, &head)?;
+            }
+        }
         Ok(head)
     }
 
@@ -803,7 +895,10 @@ impl Shared {
         let (layer, end) = self.log.position();
         let first_lsn = self.active.lock().first_lsn;
         self.lease.check()?;
+        // The layers before it come first, and so does their head.
+        self.drain()?;
         let head = self.end_layer(&layer, first_lsn, end)?;
+        self.drain()?;
         if head.point.is_none_or(|point| point.layer != layer.id()) {
             // Nothing was committed in it: the catalog has marked it dead.
             let path = self.store.files().active(layer.id());
@@ -811,6 +906,21 @@ impl Shared {
                 .map_err(|e| io_error(&format!("remove {}", path.display()), e));
         }
         self.store.seal_rotated(self.database, &|| ())
+    }
+
+    /// Brings to the store what is ended and not there yet.
+    fn drain(&self) -> Result<(), StoreError> {
+        let Some(uploads) = &self.uploads else {
+            return Ok(());
+        };
+        let drained = uploads.drain(REMOTE_TIME_MAX, &self.lease);
+        drained.map_err(|source| {
+            let name = self.store.catalog().database_by_id(self.database);
+            StoreError::NotStored {
+                database: name.map_or_else(|_| self.database.to_string(), |it| it.name.to_string()),
+                source: Box::new(source),
+            }
+        })
     }
 
     fn repin(&self) -> Result<(), FsError> {

@@ -11,7 +11,7 @@ use layerd::frozen::{FileKind, Frozen};
 use layerd::id::{DatabaseName, FileId, Lsn};
 use layerd::reference::Ref;
 use layerd::store::{Store, StoreConfig};
-use layerd::writer::{NewFile, RenameMode, SetAttr, Writer};
+use layerd::writer::{NewFile, RenameMode, SetAttr, Writer, WriterOptions};
 
 const FILE: NewFile = NewFile {
     kind: FileKind::File,
@@ -59,7 +59,9 @@ fn every_commit_opens_as_it_was() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "db.duckdb");
     let mut expected = vec![0; 300_000];
     for round in 0..20u8 {
@@ -100,7 +102,9 @@ fn a_writer_that_ends_without_a_word_loses_nothing_acknowledged() {
         if round == 0 {
             store.create(&name("db")).unwrap();
         }
-        let writer = store.open_writer(&name("db"), false).unwrap();
+        let writer = store
+            .open_writer(&name("db"), WriterOptions::default())
+            .unwrap();
         let file = match writer.lookup(FileId::ROOT, b"db.duckdb") {
             Ok(attr) => attr.file,
             Err(_) => create(&writer, "db.duckdb"),
@@ -123,7 +127,9 @@ fn a_follower_sees_each_commit_at_once() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let reading = open(home.path());
     let follower = reading.open_follower(&name("db")).unwrap();
     assert_eq!(follower.latest().unwrap().lsn(), Lsn::EMPTY);
@@ -164,7 +170,9 @@ fn clones_and_restores_keep_the_rules_of_lsns() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("a")).unwrap();
-    let writer = store.open_writer(&name("a"), false).unwrap();
+    let writer = store
+        .open_writer(&name("a"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "a.duckdb");
     for round in 1..=5u8 {
         writer.write(file, 0, &[round; 10]).unwrap();
@@ -181,7 +189,9 @@ fn clones_and_restores_keep_the_rules_of_lsns() {
         "earlier commits resolve in the source"
     );
     assert!(store.open_reader(&name("b"), &Ref::Lsn(Lsn(4))).is_err());
-    let cloned = store.open_writer(&name("b"), false).unwrap();
+    let cloned = store
+        .open_writer(&name("b"), WriterOptions::default())
+        .unwrap();
     let file = cloned.lookup(FileId::ROOT, b"b.duckdb").unwrap().file;
     cloned.write(file, 0, &[40; 10]).unwrap();
     assert_eq!(cloned.sync().unwrap(), Lsn(4));
@@ -200,7 +210,9 @@ fn clones_and_restores_keep_the_rules_of_lsns() {
         [5; 10],
         "what was in between stays addressable"
     );
-    let writer = store.open_writer(&name("a"), false).unwrap();
+    let writer = store
+        .open_writer(&name("a"), WriterOptions::default())
+        .unwrap();
     assert_eq!(writer.committed().lsn(), Lsn(6));
     writer.close().unwrap();
     store.remove(&name("a")).unwrap();
@@ -219,7 +231,9 @@ fn space_comes_back_and_what_is_kept_stays() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "db.duckdb");
     let megabyte = |byte: u8| vec![byte; 1 << 20];
     for round in 1..=30u8 {
@@ -327,7 +341,9 @@ fn a_file_comes_in_and_goes_out_bit_exact() {
             .is_err(),
         "nothing is overwritten"
     );
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     writer.write(main.file, 10_000_000, &[9; 4096]).unwrap();
     writer.sync().unwrap();
     writer.close().unwrap();
@@ -347,7 +363,9 @@ fn names_behave_as_in_any_directory() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let root = FileId::ROOT;
     let file = create(&writer, "db.duckdb");
     assert!(matches!(
@@ -412,7 +430,9 @@ fn a_writer_that_is_closed_takes_nothing_more() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "db.duckdb");
     let accepted = std::thread::scope(|scope| {
         let appending = scope.spawn(|| {
@@ -434,7 +454,9 @@ fn a_writer_that_is_closed_takes_nothing_more() {
         "what was taken is kept"
     );
     assert!(store.verify(None, true, &|_, _| ()).unwrap().ok);
-    let next = store.open_writer(&name("db"), false).unwrap();
+    let next = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     assert_eq!(next.attr(file).unwrap().size, accepted * 100);
 }
 
@@ -444,7 +466,9 @@ fn rotations_and_compactions_at_once_harm_nobody() {
     let store = open(home.path());
     store.create(&name("db")).unwrap();
     store.set_retention(&name("db"), Duration::ZERO).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "db.duckdb");
     let written = std::thread::scope(|scope| {
         let care = || {
@@ -480,7 +504,9 @@ fn a_writer_that_overslept_its_lease_is_not_taken_for_dead_in_its_own_home() {
     let home = tempfile::tempdir().unwrap();
     let store = open(home.path());
     let database = store.create(&name("db")).unwrap();
-    let writer = store.open_writer(&name("db"), false).unwrap();
+    let writer = store
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
     let file = create(&writer, "db.duckdb");
     writer.sync().unwrap();
     // As after fifteen seconds of sleep: the catalog knows of no lease any more.
@@ -491,7 +517,11 @@ fn a_writer_that_overslept_its_lease_is_not_taken_for_dead_in_its_own_home() {
     assert!(store.catalog().lease(database.id).unwrap().is_none());
     let other = open(home.path());
     assert_eq!(other.database(&name("db")).unwrap().head.lsn(), Lsn(1));
-    assert!(other.open_writer(&name("db"), false).is_err());
+    assert!(
+        other
+            .open_writer(&name("db"), WriterOptions::default())
+            .is_err()
+    );
     assert!(other.restore(&name("db"), &Ref::Latest).is_err());
     assert!(other.remove(&name("db")).is_err());
     writer.write(file, 0, b"awake again").unwrap();

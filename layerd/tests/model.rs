@@ -19,7 +19,7 @@ use layerd::frozen::{FileKind, Frozen};
 use layerd::id::{DatabaseName, FileId, Lsn};
 use layerd::reference::Ref;
 use layerd::store::{Store, StoreConfig};
-use layerd::writer::{NewFile, RenameMode, SetAttr, Writer};
+use layerd::writer::{NewFile, RenameMode, SetAttr, Writer, WriterOptions};
 use proptest::prelude::*;
 
 use crash_disk::CrashDisk;
@@ -158,7 +158,9 @@ impl Pair {
         let disk = CrashDisk::new();
         let store = open_store(home.path(), Arc::new(disk.clone()));
         store.create(&database()).unwrap();
-        let writer = store.open_writer(&database(), false).unwrap();
+        let writer = store
+            .open_writer(&database(), WriterOptions::default())
+            .unwrap();
         Pair {
             home,
             disk,
@@ -414,7 +416,10 @@ impl Pair {
         let disk = CrashDisk::new();
         self.store = open_store(self.home.path(), Arc::new(disk.clone()));
         self.disk = disk;
-        let writer = self.store.open_writer(&database(), false).unwrap();
+        let writer = self
+            .store
+            .open_writer(&database(), WriterOptions::default())
+            .unwrap();
         let committed = writer.committed();
         let found = files_of(&committed, "db");
         assert!(

@@ -9,13 +9,16 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use layerd::reference::Ref;
+use layerd::writer::{self, WriterOptions};
 
 use super::Context;
 use super::daemon::{self, Readiness};
+use super::format;
 use super::output::remark;
 use super::serve::{self, Job, Live};
 use super::target::{self, Target};
@@ -51,8 +54,21 @@ pub(crate) struct Mount {
     /// Ask a writer that has the database open to hand it over
     #[arg(long)]
     steal: bool,
+    /// What fsync promises: `local`, that the commit is on this host's disk, and in a remote store
+    /// within the lag; `remote`, that it is in the store
+    #[arg(long, value_enum, default_value_t = Durability::Local)]
+    durability: Durability,
+    /// How long after a commit it is in a remote store, while that keeps up
+    #[arg(long, value_name = "DURATION", value_parser = format::parse_duration, default_value = "1s")]
+    lag: Duration,
     #[arg(long = SERVER_FLAG, hide = true, conflicts_with = "foreground")]
     serve_in_background: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    Local,
+    Remote,
 }
 
 impl Mount {
@@ -77,7 +93,14 @@ impl Mount {
             target: self.target,
             dir: self.dir,
             follow: self.follow,
-            steal: self.steal,
+            writer: WriterOptions {
+                steal: self.steal,
+                durability: match self.durability {
+                    Durability::Local => writer::Durability::Local,
+                    Durability::Remote => writer::Durability::Remote,
+                },
+                lag: self.lag,
+            },
         };
         if self.serve_in_background {
             return daemon::run(context, &job);
@@ -134,13 +157,21 @@ fn server_command(context: &Context, job: &Job) -> Result<Command> {
     let config = &context.config;
     let mut command = Command::new(program);
     command.arg0("openduck-fs").arg("--home").arg(&config.home);
-    for (flag, url) in [("--meta", &config.meta), ("--objects", &config.objects)] {
-        if let Some(url) = url {
-            command.arg(flag).arg(url);
-        }
+    // Not on the command line, which everybody on this host can read: a URL may hold a password.
+    for (variable, url) in [
+        ("OPENDUCK_META", &config.meta),
+        ("OPENDUCK_OBJECTS", &config.objects),
+    ] {
+        match url {
+            Some(url) => command.env(variable, url),
+            None => command.env_remove(variable),
+        };
     }
     command.arg("mount").arg(format!("--{SERVER_FLAG}"));
-    for (flag, wanted) in [("--follow", job.follow), ("--steal", job.steal)] {
+    let is_remote = job.writer.durability == writer::Durability::Remote;
+    command.args(is_remote.then_some("--durability=remote"));
+    command.arg(format!("--lag={}ms", job.writer.lag.as_millis()));
+    for (flag, wanted) in [("--follow", job.follow), ("--steal", job.writer.steal)] {
         if wanted {
             command.arg(flag);
         }

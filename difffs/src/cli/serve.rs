@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, anyhow};
 use layerd::catalog::CatalogError;
 use layerd::id::DatabaseName;
 use layerd::store::{Store, StoreError};
+use layerd::writer::WriterOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -35,7 +36,7 @@ pub(crate) struct Job {
     /// Absolute and without links.
     pub(crate) dir: PathBuf,
     pub(crate) follow: bool,
-    pub(crate) steal: bool,
+    pub(crate) writer: WriterOptions,
 }
 
 impl Job {
@@ -132,7 +133,7 @@ pub(crate) fn serve(
         reference: job.target.reference().cloned(),
         follow: job.follow,
         dir: job.dir.clone(),
-        steal: job.steal,
+        writer: job.writer,
     };
     let mut control = None;
     let mut failure = None;

@@ -1,0 +1,399 @@
+//! Taking over: what an earlier writer left becomes layers with an end.
+//!
+//! A layer of which this home has the file is recovered from it ([`crate::recover`]), and what the
+//! store does not have yet is brought there. Of a layer of another home only that exists which is
+//! in the store: it ends behind the newest published commit.
+//!
+//! When a host comes back after another one took over, its file may hold commits that it had
+//! acknowledged and nobody else ever saw. They are kept as a clone, `DB-lost-<epoch>`: never merged
+//! into what the other one wrote, never thrown away.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::catalog::{
+    Base, CatalogError, CommitRange, Database, Head, LayerRow, LayerState, Rotation, StatePoint,
+};
+use crate::error::FsError;
+use crate::format::{LayerHeader, RECORDS_AT};
+use crate::id::{DatabaseId, DatabaseName, Epoch, LayerId, Lsn, Timestamp};
+use crate::layer::{Cache, Layer, Piece};
+use crate::lease::HeldLease;
+use crate::load::{note_payload, open_error};
+use crate::new_layer::NewLayer;
+use crate::record::Change;
+use crate::recover::{Recovered, acknowledged, recover};
+use crate::scan::{LogScan, open_layer, read_header};
+use crate::send::{LogRange, send_log};
+use crate::store::{Result, Store, StoreError};
+
+impl Store {
+    /// Ends every layer that an earlier writer left active. The caller holds the lease.
+    pub(crate) fn recover_layers(&self, id: DatabaseId, lease: &HeldLease) -> Result<()> {
+        let (word, epoch) = (self.head_word(id), lease.epoch());
+        let mut active: Vec<LayerRow> = self.catalog().layers(id)?;
+        active.retain(|row| row.state == LayerState::Active);
+        active.sort_by_key(|row| row.first_lsn);
+        for row in active {
+            let head = self.catalog().database_by_id(id)?.head;
+            let here = self.files().active(row.id);
+            let recovered = if here.exists() {
+                let recovered = recover(self.files(), &row, acknowledged(row.id, word, &head))?;
+                let stored = row.segments.last().map_or(0, |last| last.end);
+                if recovered.rotation.end < stored {
+                    // This disk lost what it had promised: the store has more.
+                    self.end_in_store(&row, &head)?
+                } else {
+                    self.send_rest(&row, &recovered, lease)?;
+                    recovered
+                }
+            } else {
+                self.end_in_store(&row, &head)?
+            };
+            let head = recovered.head.unwrap_or(head);
+            self.catalog()
+                .rotate(id, epoch, &recovered.rotation, &head)?;
+            if recovered.rotation.commits.is_none() {
+                // The catalog has marked it dead; nothing was ever in it.
+                let _ = std::fs::remove_file(here);
+            }
+            self.store_head_word(id, epoch, &head, recovered.rotation.end)?;
+            tracing::info!(layer = %row.id, lsn = %head.lsn(), "recovered the layer of a writer that ended unexpectedly");
+        }
+        Ok(())
+    }
+
+    /// Brings the end of a recovered layer to the store, if that is a remote one.
+    fn send_rest(&self, row: &LayerRow, recovered: &Recovered, lease: &HeldLease) -> Result<()> {
+        let (Some(objects), Some(_)) = (self.remote(), recovered.head) else {
+            return Ok(());
+        };
+        let file = self
+            .files()
+            .disk()
+            .open(&self.files().active(row.id), false);
+        let layer = Layer::new(row.id, file.map_err(FsError::from)?);
+        let end = recovered.rotation.end;
+        let mut from = row.segments.last().map_or(0, |last| last.end);
+        let commits = commits_between(&layer, from, end)?;
+        while from < end {
+            lease.check()?;
+            let log = LogRange { from, end, commits };
+            let segment = send_log(objects, row.database, &layer, &log)?;
+            self.catalog()
+                .add_segment(row.database, lease.epoch(), row.id, &segment)?;
+            from = segment.end;
+        }
+        Ok(())
+    }
+
+    /// The end of a layer of which only that exists which is in the store.
+    fn end_in_store(&self, row: &LayerRow, head: &Head) -> Result<Recovered> {
+        let nothing = Recovered {
+            rotation: Rotation {
+                layer: row.id,
+                end: RECORDS_AT,
+                commits: None,
+                images: Vec::new(),
+            },
+            head: None,
+        };
+        let (Some(last), Some(point)) = (row.segments.last(), head.point) else {
+            return Ok(nothing);
+        };
+        if point.layer != row.id {
+            return Ok(nothing);
+        }
+        let (layer, _) = open_layer(self.files(), row.id, &row.segments)
+            .map_err(|error| open_error(row.id, error))?;
+        let mut scan = LogScan::new(&layer, RECORDS_AT, last.end);
+        let (mut commits, mut images) = (None::<CommitRange>, Vec::new());
+        while commits.is_none_or(|commits| commits.last_lsn < point.lsn) {
+            let at = scan.at();
+            let Ok(scanned) = scan.next().map_err(FsError::from)? else {
+                let what = "the log ends before a commit that was published";
+                return Err(layer.damaged(at, what).into());
+            };
+            match scanned.record.change {
+                Change::Commit { lsn, .. } => extend(&mut commits, lsn, scanned.record.time),
+                Change::Image { layer, .. } => images.push(layer),
+                _ => {}
+            }
+        }
+        Ok(Recovered {
+            rotation: Rotation {
+                layer: row.id,
+                end: scan.at(),
+                commits,
+                images,
+            },
+            head: Some(*head),
+        })
+    }
+
+    /// Keeps what this home's files hold of commits that were acknowledged here and never
+    /// published, now that another writer went on without them. Returns the clones that were made.
+    pub fn keep_lost(self: &Arc<Self>, id: DatabaseId) -> Result<Vec<DatabaseName>> {
+        let Some(_lock) = self.writer_lock(id)? else {
+            // A writer of this home may still be at it.
+            return Ok(Vec::new());
+        };
+        let database = self.catalog().database_by_id(id)?;
+        let mut lost = self.lost_layers(&database)?;
+        lost.sort_by_key(|lost| (lost.header.id.epoch, lost.header.first_lsn));
+        let mut clones = Vec::new();
+        while let Some(first) = lost.first() {
+            let epoch = first.header.id.epoch;
+            let count = lost
+                .iter()
+                .take_while(|lost| lost.header.id.epoch == epoch)
+                .count();
+            let of_epoch: Vec<Lost> = lost.drain(..count).collect();
+            clones.push(self.keep_epoch(&database, epoch, &of_epoch)?);
+            for lost in &of_epoch {
+                let path = self.files().active(lost.header.id);
+                if lost.is_waiting {
+                    self.cut(&path, lost)?;
+                } else {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+        Ok(clones)
+    }
+
+    /// Unsealed layer files of the database that hold more than the catalog knows of, and whose
+    /// writer was replaced.
+    fn lost_layers(&self, database: &Database) -> Result<Vec<Lost>> {
+        let Ok(entries) = std::fs::read_dir(self.files().active_directory()) else {
+            return Ok(Vec::new());
+        };
+        let rows = self.catalog().layers(database.id)?;
+        let word = self.head_word(database.id);
+        let mut lost = Vec::new();
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let Some(id) = layer_of(&path).filter(|id| id.epoch < database.epoch) else {
+                continue;
+            };
+            let row = rows.iter().find(|row| row.id == id);
+            let published = match row {
+                Some(row) if row.state == LayerState::Active => continue,
+                Some(row) => row.last_lsn.zip(row.end),
+                // Nothing of it was published, if it ever was a writer's: the head word tells.
+                None if word.is_some_and(|word| word.epoch == id.epoch) => None,
+                None => continue,
+            };
+            let Ok(file) = self.files().disk().open(&path, false) else {
+                continue;
+            };
+            let Ok(header) = read_header(id, &*file) else {
+                continue;
+            };
+            let from = published.map_or(RECORDS_AT, |(_, end)| end);
+            let layer = Layer::new(id, file);
+            let is_longer = LogScan::new(&layer, from, u64::MAX)
+                .next()
+                .is_ok_and(|next| next.is_ok());
+            // The layers that compaction makes begin with no commit of their own.
+            if header.database == database.id && header.first_lsn > Lsn::EMPTY && is_longer {
+                lost.push(Lost {
+                    header,
+                    published,
+                    is_waiting: row.is_some_and(|row| row.state == LayerState::Rotated),
+                });
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Cuts what is kept elsewhere from a layer that is still to be sealed.
+    fn cut(&self, path: &Path, lost: &Lost) -> Result<()> {
+        if let Some((_, end)) = lost.published {
+            let file = self.files().disk().open(path, true);
+            let file = file.map_err(FsError::from)?;
+            file.set_length(end).map_err(FsError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the clone of one epoch's lost commits.
+    fn keep_epoch(
+        self: &Arc<Self>,
+        database: &Database,
+        epoch: Epoch,
+        lost: &[Lost],
+    ) -> Result<DatabaseName> {
+        let mut parts = Vec::new();
+        for lost in lost {
+            let header = &lost.header;
+            let row = LayerRow::begun(
+                header.id,
+                database.id,
+                header.parent,
+                header.first_lsn,
+                header.created,
+            );
+            let word = self.head_word(database.id);
+            let newest = acknowledged(header.id, word, &database.head);
+            let recovered = recover(self.files(), &row, newest)?;
+            let from = lost.published.map_or(RECORDS_AT, |(_, end)| end);
+            parts.push((lost, from, recovered.rotation.end));
+        }
+        let name = format!("{}-lost-{epoch}", database.name);
+        let name: DatabaseName = name
+            .parse()
+            .map_err(|error: crate::id::InvalidName| StoreError::Config(error.to_string()))?;
+        let Some((first, ..)) = parts.first() else {
+            return Ok(name);
+        };
+        let before = match first.published {
+            Some((lsn, _)) => lsn,
+            None => first.header.parent.map_or(Lsn::EMPTY, |point| point.lsn),
+        };
+        // Compaction may have moved the commit since.
+        let layer = self.catalog().find_lsn(database.id, before)?;
+        let base = layer.map(|row| StatePoint {
+            layer: row.id,
+            lsn: before,
+        });
+        if base.is_none() && before > Lsn::EMPTY {
+            return Err(StoreError::Refused(format!(
+                "commits of {} that were acknowledged on this host and never published stand on commit {before}, which is not kept any more; their log stays in {}",
+                database.name,
+                self.files().active_directory().display()
+            )));
+        }
+        let state = Base {
+            database: database.id,
+            point: base,
+        };
+        let start = (state, first.header.created, first.header.written_bytes);
+        let made = self
+            .catalog()
+            .create_database(&name, database.retention_s, Some(start));
+        let clone = match made {
+            // An earlier attempt was stopped: what it left is whole, or has nothing of its own.
+            Err(CatalogError::DatabaseExists(_)) => self.catalog().database(&name)?,
+            result => result?,
+        };
+        if clone.head.lsn() > before {
+            return Ok(name);
+        }
+        let lease = self.acquire(&clone)?;
+        let filled = self.fill_lost(&clone, &lease, base, &parts);
+        lease.release()?;
+        filled?;
+        tracing::warn!(clone = %name, "commits that were acknowledged on this host and never published are kept as a clone");
+        Ok(name)
+    }
+
+    fn fill_lost(
+        &self,
+        clone: &Database,
+        lease: &HeldLease,
+        base: Option<StatePoint>,
+        parts: &[(&Lost, u64, u64)],
+    ) -> Result<()> {
+        let first_lsn = base.map_or(Lsn::EMPTY, |point| point.lsn).next();
+        let mut layer = NewLayer::begin(
+            self.files(),
+            clone.id,
+            lease.epoch(),
+            base,
+            first_lsn,
+            clone.head.written_bytes,
+        )?;
+        for (lost, from, end) in parts {
+            let path = self.files().active(lost.header.id);
+            let file = self.files().disk().open(&path, false);
+            let source = Layer::new(lost.header.id, file.map_err(FsError::from)?);
+            copy_records(&source, *from, *end, &mut layer)?;
+        }
+        let head = layer.publish(self, lease.epoch(), &[])?;
+        self.store_head_word(clone.id, lease.epoch(), &head, layer.end())?;
+        self.seal_rotated(clone.id, &|| ())
+    }
+}
+
+/// A layer file whose writer was replaced.
+struct Lost {
+    header: LayerHeader,
+    /// The last commit of it that the catalog has, and where that ends.
+    published: Option<(Lsn, u64)>,
+    /// It is still to be sealed, from this file.
+    is_waiting: bool,
+}
+
+fn layer_of(path: &Path) -> Option<LayerId> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+fn copy_records(
+    source: &Layer,
+    from: u64,
+    end: u64,
+    target: &mut NewLayer,
+) -> std::result::Result<(), FsError> {
+    let mut scan = LogScan::new(source, from, end);
+    while scan.at() < end {
+        let at = scan.at();
+        let Ok(scanned) = scan.next()? else {
+            return Err(source.damaged(at, "a record that was recovered can't be read back"));
+        };
+        note_payload(source, &scanned);
+        let time = scanned.record.time;
+        match scanned.record.change {
+            Change::Data {
+                file,
+                offset,
+                length,
+                payload_at,
+                ..
+            } => {
+                let mut bytes = vec![0; length as usize];
+                let piece = Piece {
+                    at: payload_at,
+                    length,
+                    to: 0,
+                };
+                source.read(&[piece], Cache::Here, &mut bytes)?;
+                target.add_data(time, file, offset, &bytes)?;
+            }
+            Change::Commit {
+                lsn, written_bytes, ..
+            } => target.commit(lsn, time, written_bytes)?,
+            change => target.add(time, change)?,
+        }
+    }
+    Ok(())
+}
+
+/// The commits whose records lie between two ends of records.
+fn commits_between(
+    layer: &Layer,
+    from: u64,
+    end: u64,
+) -> std::result::Result<Option<CommitRange>, FsError> {
+    let mut scan = LogScan::new(layer, from.max(RECORDS_AT), end);
+    let mut commits = None;
+    while scan.at() < end {
+        let at = scan.at();
+        let Ok(scanned) = scan.next()? else {
+            return Err(layer.damaged(at, "a record that was recovered can't be read back"));
+        };
+        if let Change::Commit { lsn, .. } = scanned.record.change {
+            extend(&mut commits, lsn, scanned.record.time);
+        }
+    }
+    Ok(commits)
+}
+
+fn extend(commits: &mut Option<CommitRange>, lsn: Lsn, time: Timestamp) {
+    let range = commits.get_or_insert(CommitRange {
+        first_lsn: lsn,
+        last_lsn: lsn,
+        first_time: time,
+        last_time: time,
+    });
+    (range.last_lsn, range.last_time) = (lsn, time);
+}
