@@ -12,6 +12,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod metrics;
 pub mod registry;
 pub mod server;
 

@@ -85,6 +85,17 @@ impl Status {
                 )
             }
         };
+        let upload_lag_ms = match &state.main {
+            Main::Live(live) => live.writer().upload_lag().as_millis() as u64,
+            Main::Frozen(_) | Main::Follow(_) => 0,
+        };
+        let bytes_remote = database
+            .as_ref()
+            .and_then(|database| {
+                let bytes = state.store.bytes_remote(database);
+                bytes.inspect_err(|error| known(error)).ok()
+            })
+            .unwrap_or(0);
         Status {
             database: state.database.to_string(),
             dir: state.dir.clone(),
@@ -103,8 +114,8 @@ impl Status {
                     .inspect_err(|error| known(error))
                     .ok()
             }),
-            bytes_remote: 0,
-            upload_lag_ms: 0,
+            bytes_remote,
+            upload_lag_ms,
             cache: CacheStatus::default(),
         }
     }

@@ -25,6 +25,9 @@ pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreE
     let (bytes, hash) = if !files.active(id).exists() && files.sealed(id).exists() {
         moved(files, id)?
     } else {
+        if !files.active(id).exists() && store.remote().is_some() {
+            fetch(files, row)?;
+        }
         seal_file(files, id, row.end.ok_or(FsError::Invalid)?, pace)?
     };
     let sealed = store.sent(LayerRow {
@@ -34,6 +37,25 @@ pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreE
     let segments = store.remote().map(|_| sealed.segments.as_slice());
     if store.catalog().seal(id, bytes, hash, segments)? {
         tracing::debug!(layer = %id, bytes, "sealed");
+    }
+    Ok(())
+}
+
+/// Brings the log of another host's layer here, from the store.
+fn fetch(files: &Files, row: &LayerRow) -> Result<(), FsError> {
+    let source = files.open_delta(row.id, &row.segments)?;
+    let file = files.disk().create(&files.active(row.id))?;
+    let end = row.end.ok_or(FsError::Invalid)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < end {
+        let bytes = &mut buffer[..(end - at).min(1 << 20) as usize];
+        if source.read_at(bytes, at)? < bytes.len() {
+            let layer = Layer::new(row.id, source);
+            return Err(layer.damaged(at, "the store has less of it than the catalog says"));
+        }
+        file.write_at(&[bytes], at)?;
+        at += bytes.len() as u64;
     }
     Ok(())
 }

@@ -531,6 +531,13 @@ impl Store {
         Ok((state.lsn(), chain.layers))
     }
 
+    /// Bytes that a database's own layers take in a remote store.
+    pub fn bytes_remote(&self, database: &Database) -> Result<u64> {
+        let rows = self.catalog.layers(database.id)?;
+        let segments = rows.iter().flat_map(|row| &row.segments);
+        Ok(segments.map(|segment| segment.bytes).sum())
+    }
+
     /// Bytes that a database's own layers take in the store.
     pub fn bytes(&self, database: &Database) -> Result<u64> {
         let rows = self.catalog.layers(database.id)?;

@@ -6,6 +6,7 @@
 //! tells in one line on its stdout how it went: see [`super::daemon`].
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -61,6 +62,9 @@ pub(crate) struct Mount {
     /// How long after a commit it is in a remote store, while that keeps up
     #[arg(long, value_name = "DURATION", value_parser = format::parse_duration, default_value = "1s")]
     lag: Duration,
+    /// Serve metrics for Prometheus at http://ADDR/metrics; a port alone is on 127.0.0.1
+    #[arg(long, value_name = "ADDR", value_parser = target::listen_address)]
+    metrics: Option<SocketAddr>,
     #[arg(long = SERVER_FLAG, hide = true, conflicts_with = "foreground")]
     serve_in_background: bool,
 }
@@ -93,6 +97,7 @@ impl Mount {
             target: self.target,
             dir: self.dir,
             follow: self.follow,
+            metrics: self.metrics,
             writer: WriterOptions {
                 steal: self.steal,
                 durability: match self.durability {
@@ -170,6 +175,9 @@ fn server_command(context: &Context, job: &Job) -> Result<Command> {
     command.arg("mount").arg(format!("--{SERVER_FLAG}"));
     let is_remote = job.writer.durability == writer::Durability::Remote;
     command.args(is_remote.then_some("--durability=remote"));
+    if let Some(address) = job.metrics {
+        command.arg(format!("--metrics={address}"));
+    }
     command.arg(format!("--lag={}ms", job.writer.lag.as_millis()));
     for (flag, wanted) in [("--follow", job.follow), ("--steal", job.writer.steal)] {
         if wanted {

@@ -8,6 +8,7 @@
 //! Being a process in the background is [`super::daemon`]'s part.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -27,6 +28,7 @@ use super::output::Reply;
 use super::target::Target;
 use super::{Context, log_filter};
 use crate::control::{Handler, Server};
+use crate::metrics;
 use crate::registry::{MountEntry, Reservation};
 use crate::server::{self, MountOptions, Mounted};
 
@@ -37,6 +39,8 @@ pub(crate) struct Job {
     pub(crate) dir: PathBuf,
     pub(crate) follow: bool,
     pub(crate) writer: WriterOptions,
+    /// Where to serve metrics.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Job {
@@ -151,6 +155,11 @@ pub(crate) fn serve(
             created,
         };
         let opened = end_on_signals(&mounted).and_then(|()| {
+            if let Some(address) = job.metrics {
+                let mounted = Arc::clone(&mounted);
+                metrics::serve(address, Arc::new(move || vec![mounted.status()]))
+                    .with_context(|| format!("cannot serve metrics at {address}"))?;
+            }
             if let Some(reservation) = &reservation {
                 control = Some(open_to_others(&mounted, &live, reservation)?);
             }

@@ -1,6 +1,7 @@
 //! Arguments that name things: `DB`, `DB@REF`, paths, snapshots. Each is checked while the command
 //! line is parsed, so that a command only ever sees names that are valid.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -93,4 +94,12 @@ pub(crate) fn utf8(path: &Path) -> Result<&str> {
 )]
 pub(crate) fn any_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
+}
+/// Where to listen: `HOST:PORT`, or a port on 127.0.0.1.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let parsed = match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        Err(_) => text.parse(),
+    };
+    parsed.map_err(|_| format!("{text:?} is not an address; write 127.0.0.1:9187, or 9187"))
 }
