@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Chain, LayerKind, LayerRow, LayerState};
 use crate::checksum::chunk_count;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, read_checked};
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{ImageHeader, PAGE_LENGTH, PageError, RECORDS_AT};
@@ -126,10 +126,9 @@ pub fn open_error(layer: LayerId, error: OpenError) -> FsError {
 /// Reads the checksums beside an image layer.
 pub fn read_image_header(files: &Files, id: LayerId) -> Result<(ImageHeader, Vec<u32>), OpenError> {
     let file = files.disk().open(&files.sums(id), false)?;
-    let mut page = vec![0; PAGE_LENGTH];
-    let got = file.read_at(&mut page, 0)?;
-    let header =
-        ImageHeader::decode(&page[..got]).map_err(|source| OpenError::Page { at: 0, source })?;
+    let header = read_checked(&*file, 0, PAGE_LENGTH, |page| {
+        ImageHeader::decode(page).map_err(|source| OpenError::Page { at: 0, source })
+    })?;
     if header.id != id {
         return Err(OpenError::Page {
             at: 0,
@@ -143,23 +142,18 @@ pub fn read_image_header(files: &Files, id: LayerId) -> Result<(ImageHeader, Vec
             what: "the checksum file has the wrong length",
         });
     }
-    let mut bytes = vec![0; count as usize * 4];
-    let got = file.read_at(&mut bytes, PAGE_LENGTH as u64)?;
-    if got != bytes.len() || *blake3::hash(&bytes).as_bytes() != header.sums_hash {
-        return Err(OpenError::Index {
-            at: PAGE_LENGTH as u64,
-            what: "the checksums do not match their hash",
-        });
-    }
-    Ok((
-        header,
-        bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|sum| u32::from_le_bytes(*sum))
-            .collect(),
-    ))
+    let length = count as usize * 4;
+    let sums = read_checked(&*file, PAGE_LENGTH as u64, length, |bytes| {
+        if bytes.len() != length || *blake3::hash(bytes).as_bytes() != header.sums_hash {
+            return Err(OpenError::Index {
+                at: PAGE_LENGTH as u64,
+                what: "the checksums do not match their hash",
+            });
+        }
+        let sums = bytes.as_chunks::<4>().0.iter();
+        Ok(sums.map(|sum| u32::from_le_bytes(*sum)).collect())
+    })?;
+    Ok((header, sums))
 }
 
 /// Opens an image layer.
