@@ -85,6 +85,7 @@ impl Status {
                 )
             }
         };
+        let fetched = state.store.remote_stats();
         let upload_lag_ms = match &state.main {
             Main::Live(live) => live.writer().upload_lag().as_millis() as u64,
             Main::Frozen(_) | Main::Follow(_) => 0,
@@ -116,7 +117,11 @@ impl Status {
             }),
             bytes_remote,
             upload_lag_ms,
-            cache: CacheStatus::default(),
+            cache: CacheStatus {
+                hits: fetched.hits,
+                misses: fetched.misses,
+                bytes: fetched.bytes,
+            },
         }
     }
 

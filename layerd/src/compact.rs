@@ -13,7 +13,6 @@ use std::sync::Arc;
 use crate::catalog::{
     CatalogError, Database, Inventory, LayerKind, LayerRow, LayerState, StatePoint,
 };
-use crate::error::FsError;
 use crate::fold::{DryRun, LayerWriter, fold};
 use crate::frozen::CommitPoint;
 use crate::gc::Index;
@@ -268,14 +267,15 @@ impl Store {
     }
 
     /// The image layers that a run refers to, opened.
-    fn images_of(&self, run: &[LayerRow]) -> std::result::Result<Images, FsError> {
+    fn images_of(&self, run: &[LayerRow]) -> Result<Images> {
         let mut images = Images::new();
+        let rows = self.catalog().inventory()?.layers;
         for id in run.iter().flat_map(|row| &row.images) {
             if !images.contains_key(id) {
-                images.insert(
-                    *id,
-                    open_image(self.files(), *id).map_err(|error| open_error(*id, error))?,
-                );
+                let row = rows.iter().find(|row| row.id == *id);
+                let row = row.ok_or(CatalogError::NoSuchLayer(*id))?;
+                let image = open_image(self.files(), row);
+                images.insert(*id, image.map_err(|error| open_error(*id, error))?);
             }
         }
         Ok(images)

@@ -43,8 +43,32 @@ pub trait DiskFile: Send + Sync {
     fn set_length(&self, length: u64) -> io::Result<()>;
     /// The file's length.
     fn length(&self) -> io::Result<u64>;
-    /// The open file itself, for what only the operating system can do with it.
-    fn file(&self) -> &Arc<File>;
+    /// The open file itself, for what only the operating system can do with it; `None` where the
+    /// bytes are not all in one file of this machine.
+    fn file(&self) -> Option<&Arc<File>>;
+    /// What was read there did not match its checksum. `true`: it was a copy, which is dropped;
+    /// reading once more may bring the right bytes.
+    fn mistrust(&self, _begin: u64, _length: u64) -> bool {
+        false
+    }
+}
+
+/// Reads a range and makes something of it; where that fails and the bytes were a copy, once more.
+pub(crate) fn read_checked<T, E: From<io::Error>>(
+    file: &dyn DiskFile,
+    at: u64,
+    length: usize,
+    decode: impl Fn(&[u8]) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut bytes = vec![0; length];
+    let got = file.read_at(&mut bytes, at)?;
+    match decode(&bytes[..got]) {
+        Err(_) if file.mistrust(at, length as u64) => {
+            let got = file.read_at(&mut bytes, at)?;
+            decode(&bytes[..got])
+        }
+        result => result,
+    }
 }
 
 /// The error, and which file it is about.
@@ -204,7 +228,7 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata()?.len())
     }
 
-    fn file(&self) -> &Arc<File> {
-        &self.file
+    fn file(&self) -> Option<&Arc<File>> {
+        Some(&self.file)
     }
 }

@@ -16,10 +16,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::Segment;
+use crate::catalog::{LayerKind, LayerRow, LayerState, Segment};
 use crate::disk::{Disk, DiskFile};
 use crate::id::{DatabaseId, LayerId};
 use crate::remote::objects::LAYERS;
+use crate::remote::tier::Tier;
 
 /// The directories of one home.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub struct Files {
     active: PathBuf,
     layers: PathBuf,
     disk: Arc<dyn Disk>,
+    tier: Option<Arc<Tier>>,
 }
 
 impl Files {
@@ -39,6 +41,7 @@ impl Files {
             active: objects.join("active"),
             layers: objects.join(LAYERS),
             disk,
+            tier: None,
         };
         for directory in [
             files.layers.clone(),
@@ -55,6 +58,21 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    /// The same, with layers that are not here read from a remote store.
+    #[must_use]
+    pub fn with_tier(self, tier: Arc<Tier>) -> Files {
+        Files {
+            tier: Some(tier),
+            ..self
+        }
+    }
+
+    /// The remote store, and what is kept of it here.
+    #[must_use]
+    pub fn tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.as_ref()
     }
 
     /// The home.
@@ -123,7 +141,7 @@ impl Files {
         self.home.join("hashes").join(layer.to_string())
     }
 
-    /// Opens a delta layer wherever it is.
+    /// Opens a delta layer wherever it is: here, or in the remote store, as the segments say.
     pub fn open_delta(
         &self,
         layer: LayerId,
@@ -136,9 +154,62 @@ impl Files {
                 result => return result,
             }
         }
+        if let Some(tier) = &self.tier
+            && !segments.is_empty()
+        {
+            return Ok(tier.delta(layer, segments)?);
+        }
         Err(io::Error::new(
             io::ErrorKind::NotFound,
             format!("layer file {} is missing", self.sealed(layer).display()),
         ))
+    }
+
+    /// Opens an image layer's two files: the image, and its sums.
+    pub fn open_image(&self, row: &LayerRow) -> io::Result<(Arc<dyn DiskFile>, Arc<dyn DiskFile>)> {
+        let open = |path: &Path| self.disk.open(path, false);
+        match (open(&self.image(row.id)), open(&self.sums(row.id))) {
+            (Ok(image), Ok(sums)) => Ok((image, sums)),
+            (Err(error), _) | (_, Err(error)) => match (&self.tier, row.end) {
+                (Some(tier), Some(size)) if !row.segments.is_empty() => {
+                    let (image, sums) = tier.image(row.id, size, &row.segments)?;
+                    Ok((image, sums))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Whether a layer's bytes are here, and not only in the remote store.
+    #[must_use]
+    pub fn has(&self, row: &LayerRow) -> bool {
+        match row.kind {
+            LayerKind::Image => self.image(row.id).exists() && self.sums(row.id).exists(),
+            LayerKind::Delta => self.sealed(row.id).exists() || self.active(row.id).exists(),
+        }
+    }
+
+    /// Fetches, at once for all layers that are not here, what opening them reads.
+    pub fn warm(&self, rows: &[LayerRow]) -> io::Result<()> {
+        let Some(tier) = &self.tier else {
+            return Ok(());
+        };
+        let mut files = Vec::new();
+        for row in rows
+            .iter()
+            .filter(|row| !row.segments.is_empty() && !self.has(row))
+        {
+            match (row.kind, row.end) {
+                (LayerKind::Delta, _) => {
+                    let file = tier.delta(row.id, &row.segments)?;
+                    files.push((file, row.state != LayerState::Sealed));
+                }
+                (LayerKind::Image, Some(size)) => {
+                    files.push((tier.image(row.id, size, &row.segments)?.0, false));
+                }
+                (LayerKind::Image, None) => {}
+            }
+        }
+        tier.warm(&files)
     }
 }

@@ -187,7 +187,7 @@ impl Frozen {
         if !whole || !run.layer.is_image() {
             return None;
         }
-        let file = run.layer.file().file();
+        let file = run.layer.file().file()?;
         let layer = run.layer.id();
         self.hold
             .hashes

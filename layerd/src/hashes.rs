@@ -94,7 +94,8 @@ impl ImageHashes {
     }
 
     fn check(&self, layer: LayerId, file: &File) -> io::Result<()> {
-        let (header, _) = read_image_header(&self.files, layer).map_err(io::Error::other)?;
+        let sums = self.files.disk().open(&self.files.sums(layer), false)?;
+        let (header, _) = read_image_header(layer, &*sums).map_err(io::Error::other)?;
         // A handle of its own: `read` moves the offset.
         let mut own = File::open(format!(
             "/proc/self/fd/{}",

@@ -241,18 +241,15 @@ impl Layer {
         &self,
         group: &[Piece],
         spans: &[Span],
-        buffer: &[u8],
+        buffer: &mut [u8],
         out: &mut [u8],
     ) -> Result<(), FsError> {
         let begin = spans.first().map_or(0, |(begin, ..)| *begin);
         let mut verified_to = begin;
         for (piece, (from, to, sums)) in group.iter().zip(spans) {
             if *to > verified_to {
-                self.verify(
-                    &buffer[(from - begin) as usize..(to - begin) as usize],
-                    *from,
-                    sums,
-                )?;
+                let bytes = &mut buffer[(from - begin) as usize..(to - begin) as usize];
+                self.verify(bytes, *from, sums)?;
                 verified_to = *to;
             }
             let from = (piece.at - begin) as usize;
@@ -277,15 +274,31 @@ impl Layer {
         }
     }
 
-    fn verify(&self, bytes: &[u8], begin: u64, sums: &[u32]) -> Result<(), FsError> {
-        let mut at = begin;
-        for (chunk, sum) in bytes.chunks(CHUNK as usize).zip(sums) {
-            if checksum(self.id, at, chunk) != *sum {
-                return Err(self.damaged(at, "the data does not match its checksum"));
-            }
-            at += chunk.len() as u64;
+    /// Compares what was read from `begin` on with its sums. A copy that does not match is read
+    /// once more, from where it was copied.
+    fn verify(&self, bytes: &mut [u8], begin: u64, sums: &[u32]) -> Result<(), FsError> {
+        let Some(at) = self.mismatch(bytes, begin, sums) else {
+            return Ok(());
+        };
+        if !self.file.mistrust(begin, bytes.len() as u64) {
+            return Err(self.damaged(at, "the data does not match its checksum"));
         }
-        Ok(())
+        self.read_exact(bytes, begin, Cache::Here)?;
+        match self.mismatch(bytes, begin, sums) {
+            None => Ok(()),
+            Some(at) => Err(self.damaged(at, "the data does not match its checksum")),
+        }
+    }
+
+    /// The first chunk that does not match its sum.
+    fn mismatch(&self, bytes: &[u8], begin: u64, sums: &[u32]) -> Option<u64> {
+        let starts = (begin..).step_by(CHUNK as usize);
+        bytes
+            .chunks(CHUNK as usize)
+            .zip(sums)
+            .zip(starts)
+            .find(|((chunk, sum), at)| checksum(self.id, *at, chunk) != **sum)
+            .map(|(_, at)| at)
     }
 
     /// The error for a damaged place, logged: this is where it is found.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Chain, LayerKind, LayerRow, LayerState};
 use crate::checksum::chunk_count;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, read_checked};
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{ImageHeader, PAGE_LENGTH, PageError, RECORDS_AT};
@@ -124,12 +124,13 @@ pub fn open_error(layer: LayerId, error: OpenError) -> FsError {
 }
 
 /// Reads the checksums beside an image layer.
-pub fn read_image_header(files: &Files, id: LayerId) -> Result<(ImageHeader, Vec<u32>), OpenError> {
-    let file = files.disk().open(&files.sums(id), false)?;
-    let mut page = vec![0; PAGE_LENGTH];
-    let got = file.read_at(&mut page, 0)?;
-    let header =
-        ImageHeader::decode(&page[..got]).map_err(|source| OpenError::Page { at: 0, source })?;
+pub fn read_image_header(
+    id: LayerId,
+    file: &dyn DiskFile,
+) -> Result<(ImageHeader, Vec<u32>), OpenError> {
+    let header = read_checked(file, 0, PAGE_LENGTH, |page| {
+        ImageHeader::decode(page).map_err(|source| OpenError::Page { at: 0, source })
+    })?;
     if header.id != id {
         return Err(OpenError::Page {
             at: 0,
@@ -143,40 +144,36 @@ pub fn read_image_header(files: &Files, id: LayerId) -> Result<(ImageHeader, Vec
             what: "the checksum file has the wrong length",
         });
     }
-    let mut bytes = vec![0; count as usize * 4];
-    let got = file.read_at(&mut bytes, PAGE_LENGTH as u64)?;
-    if got != bytes.len() || *blake3::hash(&bytes).as_bytes() != header.sums_hash {
-        return Err(OpenError::Index {
-            at: PAGE_LENGTH as u64,
-            what: "the checksums do not match their hash",
-        });
-    }
-    Ok((
-        header,
-        bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|sum| u32::from_le_bytes(*sum))
-            .collect(),
-    ))
+    let length = count as usize * 4;
+    let sums = read_checked(file, PAGE_LENGTH as u64, length, |bytes| {
+        if bytes.len() != length || *blake3::hash(bytes).as_bytes() != header.sums_hash {
+            return Err(OpenError::Index {
+                at: PAGE_LENGTH as u64,
+                what: "the checksums do not match their hash",
+            });
+        }
+        let sums = bytes.as_chunks::<4>().0.iter();
+        Ok(sums.map(|sum| u32::from_le_bytes(*sum)).collect())
+    })?;
+    Ok((header, sums))
 }
 
 /// Opens an image layer.
-pub fn open_image(files: &Files, id: LayerId) -> Result<Arc<Layer>, OpenError> {
-    let (header, sums) = read_image_header(files, id)?;
-    let file: Arc<dyn DiskFile> = files.disk().open(&files.image(id), false)?;
+pub fn open_image(files: &Files, row: &LayerRow) -> Result<Arc<Layer>, OpenError> {
+    let (file, sums) = files.open_image(row)?;
+    let (header, sums) = read_image_header(row.id, &*sums)?;
     if file.length()? != header.size {
         return Err(OpenError::Index {
             at: 0,
             what: "the image file has the wrong length",
         });
     }
-    Ok(Arc::new(Layer::image(id, file, header.size, sums)))
+    Ok(Arc::new(Layer::image(row.id, file, header.size, sums)))
 }
 
 /// Loads the image of a chain.
 pub fn load(files: &Files, chain: &Chain) -> Result<Loaded, FsError> {
+    files.warm(&chain.layers)?;
     let mut loaded = Loaded::empty();
     let mut images = Images::new();
     let deltas: Vec<&LayerRow> = chain
@@ -189,7 +186,7 @@ pub fn load(files: &Files, chain: &Chain) -> Result<Loaded, FsError> {
         .iter()
         .filter(|row| row.kind == LayerKind::Image)
     {
-        let layer = open_image(files, row.id).map_err(|error| open_error(row.id, error))?;
+        let layer = open_image(files, row).map_err(|error| open_error(row.id, error))?;
         loaded.layers.push(Arc::clone(&layer));
         images.insert(row.id, layer);
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::catalog::Segment;
+use crate::disk::read_checked;
 use crate::format::{LayerFooter, LayerHeader, PAGE_LENGTH, PageError, RECORDS_AT};
 use crate::id::LayerId;
 use crate::layer::Layer;
@@ -68,6 +69,16 @@ impl Window {
         }
     }
 
+    /// What stands at `at` is no record. Where the bytes are a copy, drops them; tells whether it is
+    /// worth asking for them again.
+    fn mistrust(&mut self, layer: &Layer, at: u64, need: usize) -> bool {
+        let again = layer.file().mistrust(at, need as u64);
+        if again {
+            self.bytes.clear();
+        }
+        again
+    }
+
     /// The bytes from `at`, at least `need` of them unless `limit` or the file's end comes first.
     fn get(&mut self, layer: &Layer, at: u64, need: usize, limit: u64) -> io::Result<&[u8]> {
         let end = self.at + self.bytes.len() as u64;
@@ -118,12 +129,14 @@ impl<'a> LogScan<'a> {
     /// The next record; the inner error says why there is none.
     pub fn next(&mut self) -> io::Result<Result<Scanned, NotARecord>> {
         let mut need = HEADER_LENGTH;
+        let mut again = false;
         loop {
             let bytes = self.window.get(self.layer, self.at, need, self.limit)?;
             match Record::decode(self.layer.id(), self.at, bytes) {
                 Err(NotARecord::Short { need: more }) if bytes.len() >= need && more > need => {
                     need = more
                 }
+                Err(_) if !again && self.window.mistrust(self.layer, self.at, need) => again = true,
                 Err(reason) => return Ok(Err(reason)),
                 Ok((_, place)) if place.end > self.limit => {
                     return Ok(Err(NotARecord::Short { need: 0 }));
@@ -147,10 +160,9 @@ pub fn read_header(
     layer: LayerId,
     file: &dyn crate::disk::DiskFile,
 ) -> Result<LayerHeader, OpenError> {
-    let mut page = vec![0; PAGE_LENGTH];
-    let got = file.read_at(&mut page, 0)?;
-    let header =
-        LayerHeader::decode(&page[..got]).map_err(|source| OpenError::Page { at: 0, source })?;
+    let header = read_checked(file, 0, PAGE_LENGTH, |page| {
+        LayerHeader::decode(page).map_err(|source| OpenError::Page { at: 0, source })
+    })?;
     if header.id != layer {
         return Err(OpenError::Page {
             at: 0,
@@ -167,10 +179,9 @@ pub fn read_footer(
 ) -> Result<LayerFooter, OpenError> {
     let length = file.length()?;
     let at = length.saturating_sub(PAGE_LENGTH as u64);
-    let mut page = vec![0; PAGE_LENGTH];
-    let got = file.read_at(&mut page, at)?;
-    let footer =
-        LayerFooter::decode(&page[..got]).map_err(|source| OpenError::Page { at, source })?;
+    let footer = read_checked(file, at, PAGE_LENGTH, |page| {
+        LayerFooter::decode(page).map_err(|source| OpenError::Page { at, source })
+    })?;
     if footer.id != layer {
         return Err(OpenError::Page {
             at,
@@ -212,6 +223,7 @@ pub fn scan_index(
     let mut expected = RECORDS_AT;
     while at < limit {
         let mut need = 8 + HEADER_LENGTH;
+        let mut again = false;
         let (scanned, length) = loop {
             let bytes = window.get(layer, at, need, limit)?;
             let Some((place, record)) = bytes.split_at_checked(8) else {
@@ -236,6 +248,7 @@ pub fn scan_index(
                 Err(NotARecord::Short { need: more }) if bytes.len() >= need && more + 8 > need => {
                     need = more + 8
                 }
+                Err(_) if !again && window.mistrust(layer, at, need) => again = true,
                 Err(NotARecord::Bad(what)) => return Err(OpenError::Index { at, what }),
                 Err(NotARecord::Blank | NotARecord::Short { .. }) => {
                     return Err(OpenError::Index {

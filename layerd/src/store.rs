@@ -30,7 +30,10 @@ use crate::new_layer::NewLayer;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
 use crate::recover::RecoverError;
 use crate::reference::Ref;
+use crate::remote::cache::{Cache, CacheConfig};
 use crate::remote::objects::{Objects, ObjectsError};
+use crate::remote::stats::StatsNow;
+use crate::remote::tier::Tier;
 use crate::remote::upload::UploadError;
 use crate::seal::seal;
 use crate::send::send_sealed;
@@ -266,6 +269,15 @@ impl Store {
             .map_or_else(|| home.join(LOCAL), Path::to_owned);
         let files = Files::open(&home, &local, disk)
             .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
+        let files = match &remote {
+            Some(objects) => {
+                // A home that can't be written reads without a cache.
+                let cache = Cache::open(&home, CacheConfig::default())
+                    .inspect_err(|error| tracing::warn!(%error, "there is no cache"));
+                files.with_tier(Tier::new(objects.clone(), cache.ok()))
+            }
+            None => files,
+        };
         let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
@@ -529,6 +541,13 @@ impl Store {
         let state = self.resolve(&database, reference)?;
         let chain = self.catalog.chain(database.id, state.point)?;
         Ok((state.lsn(), chain.layers))
+    }
+
+    /// What this process read from the remote store and the cache of it; zeros where there is none.
+    #[must_use]
+    pub fn remote_stats(&self) -> StatsNow {
+        let tier = self.files.tier();
+        tier.map_or_else(StatsNow::default, |tier| tier.stats().now())
     }
 
     /// Bytes that a database's own layers take in a remote store.

@@ -6,7 +6,7 @@
 //! allocated ahead) must be zero.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::instance;
 use crate::layer::Layer;
 use crate::load::{note_payload, read_image_header};
 use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
+use crate::remote::tier::Tier;
 use crate::scan::{LogScan, OpenError, Scanned, read_footer, read_header, scan_index};
 use crate::store::{Problem, Progress, Result, Store, VerifyReport};
 
@@ -58,6 +59,9 @@ impl Store {
             store: self,
             deep,
             report: VerifyReport::default(),
+            tier: self
+                .remote()
+                .map(|objects| Tier::new(objects.clone(), None)),
             total,
             progress,
         };
@@ -78,6 +82,8 @@ struct Check<'a> {
     store: &'a Arc<Store>,
     deep: bool,
     report: VerifyReport,
+    /// The remote store, past the cache.
+    tier: Option<Arc<Tier>>,
     total: u64,
     progress: Progress<'a>,
 }
@@ -104,6 +110,12 @@ impl Check<'_> {
     }
 
     fn layer(&mut self, row: &LayerRow, databases: &[Database]) {
+        if !row.segments.is_empty() {
+            self.stored(row);
+            if !self.files().has(row) {
+                return;
+            }
+        }
         match (row.kind, row.state) {
             (LayerKind::Image, _) => self.image(row),
             (LayerKind::Delta, LayerState::Sealed) => self.sealed(row),
@@ -146,15 +158,75 @@ impl Check<'_> {
         self.problem(path, offset, error.to_string());
     }
 
-    fn sealed(&mut self, row: &LayerRow) {
-        let path = self.files().sealed(row.id);
-        let Some(file) = self.open(row, &path) else {
+    /// Checks what the remote store has of a layer, past the local cache.
+    fn stored(&mut self, row: &LayerRow) {
+        let Some(tier) = self.tier.clone() else {
             return;
         };
+        let kind = match row.kind {
+            LayerKind::Delta => "delta",
+            LayerKind::Image => "image",
+        };
+        let label = PathBuf::from(format!("{}.{kind} in the store", row.id));
+        let unusable = |check: &mut Self, error: std::io::Error| {
+            check.problem(&label, 0, format!("cannot be read: {error}"));
+        };
+        match (row.kind, row.state) {
+            (LayerKind::Image, _) => {
+                match tier.image(row.id, row.end.unwrap_or(0), &row.segments) {
+                    Ok((image, sums)) => self.image_files(row, image, sums, &label, &label),
+                    Err(error) => unusable(self, error),
+                }
+            }
+            (LayerKind::Delta, LayerState::Sealed) => match tier.delta(row.id, &row.segments) {
+                Ok(file) => self.sealed_file(row, file, &label),
+                Err(error) => unusable(self, error),
+            },
+            (LayerKind::Delta, LayerState::Active | LayerState::Rotated) => {
+                match tier.delta(row.id, &row.segments) {
+                    Ok(file) => self.stored_log(row, file, &label),
+                    Err(error) => unusable(self, error),
+                }
+            }
+        }
+    }
+
+    /// The log of a layer that is not sealed must reach the end of its segments.
+    fn stored_log(&mut self, row: &LayerRow, file: Arc<dyn DiskFile>, label: &Path) {
+        let end = row.segments.last().map_or(0, |last| last.end);
+        if let Err(error) = read_header(row.id, &*file) {
+            return self.open_problem(label, &error);
+        }
+        let layer = Layer::new(row.id, file);
+        let mut scan = LogScan::new(&layer, RECORDS_AT, end);
+        while scan.at() < end {
+            let at = scan.at();
+            match scan.next() {
+                Ok(Ok(scanned)) => note_payload(&layer, &scanned),
+                Ok(Err(_)) => {
+                    return self.problem(label, at, "the log ends before its segments do");
+                }
+                Err(error) => return self.problem(label, at, format!("cannot be read: {error}")),
+            }
+        }
+        self.checked(end);
+        if self.deep {
+            self.payloads(&layer, label, u64::MAX);
+        }
+    }
+
+    fn sealed(&mut self, row: &LayerRow) {
+        let path = self.files().sealed(row.id);
+        if let Some(file) = self.open(row, &path) {
+            self.sealed_file(row, file, &path);
+        }
+    }
+
+    fn sealed_file(&mut self, row: &LayerRow, file: Arc<dyn DiskFile>, path: &Path) {
         let length = file.length().unwrap_or(0);
         if row.bytes.is_some_and(|bytes| bytes != length) {
             self.problem(
-                &path,
+                path,
                 length,
                 format!(
                     "the file has {length} bytes instead of {}",
@@ -163,15 +235,15 @@ impl Check<'_> {
             );
         }
         if let Err(error) = read_header(row.id, &*file) {
-            self.open_problem(&path, &error);
+            self.open_problem(path, &error);
         }
         let footer = match read_footer(row.id, &*file) {
             Ok(footer) => footer,
-            Err(error) => return self.open_problem(&path, &error),
+            Err(error) => return self.open_problem(path, &error),
         };
         if row.hash.is_some_and(|hash| hash != footer.hash) {
             self.problem(
-                &path,
+                path,
                 length,
                 "the footer's hash is not the one in the catalog",
             );
@@ -182,14 +254,14 @@ impl Check<'_> {
             Ok(true)
         });
         if let Err(error) = scanned {
-            self.open_problem(&path, &error);
+            self.open_problem(path, &error);
         }
         self.checked(footer.index_length + 2 * PAGE_LENGTH as u64);
         if self.deep {
-            self.payloads(&layer, &path, u64::MAX);
+            self.payloads(&layer, path, u64::MAX);
             self.whole_file(
                 &*file,
-                &path,
+                path,
                 length.saturating_sub(PAGE_LENGTH as u64),
                 footer.hash,
             );
@@ -238,20 +310,30 @@ impl Check<'_> {
         let Some(file) = self.open(row, &path) else {
             return;
         };
-        if self.open(row, &sums_path).is_none() {
-            return;
+        if let Some(sums) = self.open(row, &sums_path) {
+            self.image_files(row, file, sums, &path, &sums_path);
         }
-        let (header, sums) = match read_image_header(self.files(), row.id) {
+    }
+
+    fn image_files(
+        &mut self,
+        row: &LayerRow,
+        file: Arc<dyn DiskFile>,
+        sums: Arc<dyn DiskFile>,
+        path: &Path,
+        sums_path: &Path,
+    ) {
+        let (header, sums) = match read_image_header(row.id, &*sums) {
             Ok(found) => found,
-            Err(error) => return self.open_problem(&sums_path, &error),
+            Err(error) => return self.open_problem(sums_path, &error),
         };
         if row.hash.is_some_and(|hash| hash != header.hash) {
-            self.problem(&sums_path, 0, "its hash is not the one in the catalog");
+            self.problem(sums_path, 0, "its hash is not the one in the catalog");
         }
         let length = file.length().unwrap_or(0);
         if length != header.size {
             self.problem(
-                &path,
+                path,
                 length,
                 format!("the file has {length} bytes instead of {}", header.size),
             );
@@ -259,8 +341,8 @@ impl Check<'_> {
         self.checked(sums.len() as u64 * 4 + PAGE_LENGTH as u64);
         if self.deep {
             let layer = Layer::image(row.id, Arc::clone(&file), header.size, sums);
-            self.payloads(&layer, &path, u64::MAX);
-            self.whole_file(&*file, &path, header.size, header.hash);
+            self.payloads(&layer, path, u64::MAX);
+            self.whole_file(&*file, path, header.size, header.hash);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where frames are cut, and which of them stand at an object's end.
+//! Where frames are cut, which of them stand at an object's end, how hard to compress them.
 //!
 //! A read of a payload should touch as few frames as possible: so frames are cut where large
 //! payloads begin and end. What is needed to open a layer (its header, index and footer, an image's
@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::frame::Effort;
 use super::segment::{FRAME_MAX, PAGE};
 use crate::checksum::chunk_count;
 use crate::format::{LayerFooter, PAGE_LENGTH};
@@ -23,10 +24,11 @@ pub struct Layout {
     cuts: Vec<u64>,
     /// These bytes of the layer stand at the object's end.
     tail: Vec<Range<u64>>,
+    effort: Effort,
 }
 
 impl Layout {
-    /// For a part of a delta layer's log. Its header page stands last.
+    /// For a part of a delta layer's log, beside its writer. Its header page stands last.
     #[must_use]
     pub fn log() -> Layout {
         let mut layout = Layout::default();
@@ -34,10 +36,13 @@ impl Layout {
         layout
     }
 
-    /// For a whole sealed delta layer of `length` bytes, or its last part.
+    /// For a whole sealed delta layer of `length` bytes, or any part of it.
     #[must_use]
     pub fn sealed(footer: &LayerFooter, length: u64) -> Layout {
-        let mut layout = Layout::log();
+        let mut layout = Layout {
+            effort: Effort::Rest,
+            ..Layout::log()
+        };
         layout.add_tail(footer.index_at..length);
         layout
     }
@@ -45,10 +50,19 @@ impl Layout {
     /// For an image layer whose image has `size` bytes, or any part of it.
     #[must_use]
     pub fn image(size: u64) -> Layout {
-        let mut layout = Layout::default();
+        let mut layout = Layout {
+            effort: Effort::Rest,
+            ..Layout::default()
+        };
         layout.add_tail(0..DUCKDB_BLOCKS_AT.min(size));
         layout.add_tail(sums_at(size)..image_end(size));
         layout
+    }
+
+    /// How hard to compress.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        self.effort
     }
 
     /// Notes that a record's payload stands at `at`. Called in any order.

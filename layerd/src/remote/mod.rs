@@ -23,12 +23,25 @@
 //!
 //! The page cache and the mapped page maps (1 byte per 4 KiB that a layer has) belong to the kernel.
 
+pub mod cache;
 pub mod encode;
+mod evict;
+pub mod fetch;
+pub mod file;
 pub mod frame;
 pub mod layout;
+mod map;
 pub mod objects;
+mod parts;
+pub mod prefetch;
+mod readahead;
 pub mod runtime;
 pub mod segment;
+pub mod stats;
+mod tables;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+pub mod tier;
 pub mod upload;

@@ -202,7 +202,7 @@ impl CrashFile {
     fn changing(&self) -> io::Result<()> {
         self.shared.step()?;
         let content = self.whole()?;
-        let file = Arc::clone(self.inner.file());
+        let file = Arc::clone(self.inner.file().expect("a local file"));
         let mut state = self.shared.state.lock().unwrap();
         state
             .files
@@ -248,7 +248,7 @@ impl DiskFile for CrashFile {
         self.inner.length()
     }
 
-    fn file(&self) -> &Arc<File> {
+    fn file(&self) -> Option<&Arc<File>> {
         self.inner.file()
     }
 }
