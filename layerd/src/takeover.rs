@@ -34,6 +34,12 @@ impl Store {
         let mut active: Vec<LayerRow> = self.catalog().layers(id)?;
         active.retain(|row| row.state == LayerState::Active);
         active.sort_by_key(|row| row.first_lsn);
+        // Layers of which nothing is left go first, the newest before what it stands on.
+        while let Some(row) = active.pop_if(|row| self.is_nowhere(row)) {
+            let head = self.catalog().database_by_id(id)?.head;
+            let rotation = nothing(&row);
+            self.catalog().rotate(id, epoch, &rotation, &head)?;
+        }
         for row in active {
             let head = self.catalog().database_by_id(id)?.head;
             let here = self.files().active(row.id);
@@ -63,6 +69,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether neither this home nor the store has a commit of the layer.
+    fn is_nowhere(&self, row: &LayerRow) -> bool {
+        let stored = row.segments.iter().any(|segment| segment.commits.is_some());
+        !stored && !self.files().active(row.id).exists()
+    }
+
     /// Brings the end of a recovered layer to the store, if that is a remote one.
     fn send_rest(&self, row: &LayerRow, recovered: &Recovered, lease: &HeldLease) -> Result<()> {
         let (Some(objects), Some(_)) = (self.remote(), recovered.head) else {
@@ -89,21 +101,15 @@ impl Store {
 
     /// The end of a layer of which only that exists which is in the store.
     fn end_in_store(&self, row: &LayerRow, head: &Head) -> Result<Recovered> {
-        let nothing = Recovered {
-            rotation: Rotation {
-                layer: row.id,
-                end: RECORDS_AT,
-                commits: None,
-                images: Vec::new(),
-            },
-            head: None,
+        let (Some(last), Some(point)) = (
+            row.segments.last(),
+            head.point.filter(|point| point.layer == row.id),
+        ) else {
+            return Ok(Recovered {
+                rotation: nothing(row),
+                head: None,
+            });
         };
-        let (Some(last), Some(point)) = (row.segments.last(), head.point) else {
-            return Ok(nothing);
-        };
-        if point.layer != row.id {
-            return Ok(nothing);
-        }
         let (layer, _) = open_layer(self.files(), row.id, &row.segments)
             .map_err(|error| open_error(row.id, error))?;
         let mut scan = LogScan::new(&layer, RECORDS_AT, last.end);
@@ -312,6 +318,16 @@ impl Store {
         let head = layer.publish(self, lease.epoch(), &[])?;
         self.store_head_word(clone.id, lease.epoch(), &head, layer.end())?;
         self.seal_rotated(clone.id, &|| ())
+    }
+}
+
+/// The end of a layer in which nothing was committed.
+fn nothing(row: &LayerRow) -> Rotation {
+    Rotation {
+        layer: row.id,
+        end: RECORDS_AT,
+        commits: None,
+        images: Vec::new(),
     }
 }
 

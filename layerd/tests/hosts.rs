@@ -1,0 +1,274 @@
+//! Several hosts: homes of their own over one catalog and one store, without a filesystem.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use layerd::frozen::{FileKind, Frozen};
+use layerd::id::{DatabaseName, FileId};
+use layerd::reference::Ref;
+use layerd::store::{Store, StoreConfig, StoreError};
+use layerd::writer::{Durability, NewFile, Writer, WriterOptions};
+
+const FILE: NewFile = NewFile {
+    kind: FileKind::File,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+};
+
+/// Longer than a test takes: nothing is sent by itself.
+const NEVER: Duration = Duration::from_secs(3600);
+
+fn name(text: &str) -> DatabaseName {
+    text.parse().unwrap()
+}
+
+/// A host with this home; all hosts below one directory share catalog and store.
+fn host(all: &Path, home: &str) -> Arc<Store> {
+    Store::open(&StoreConfig {
+        home: all.join(home),
+        meta: Some(format!("sqlite:{}", all.join("catalog.db").display())),
+        objects: Some(format!("file:{}?shared", all.join("bucket").display())),
+    })
+    .unwrap()
+}
+
+fn options(durability: Durability, lag: Duration) -> WriterOptions {
+    WriterOptions {
+        steal: false,
+        durability,
+        lag,
+    }
+}
+
+fn create(writer: &Writer) -> FileId {
+    let made = writer.create(FileId::ROOT, b"db.duckdb", FILE);
+    made.unwrap().file
+}
+
+fn content(frozen: &Frozen) -> Vec<u8> {
+    let entry = frozen.list(FileId::ROOT).unwrap().remove(0);
+    let size = frozen.attr(entry.file).unwrap().size;
+    let mut out = vec![0xaa; size as usize];
+    assert_eq!(frozen.read(entry.file, 0, &mut out).unwrap(), out.len());
+    out
+}
+
+fn read(store: &Arc<Store>, database: &str) -> Vec<u8> {
+    let reader = store.open_reader(&name(database), &Ref::Latest).unwrap();
+    content(&reader.frozen())
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Bytes that no compression makes small.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+#[test]
+fn another_host_reads_what_was_written_within_the_lag() {
+    let all = tempfile::tempdir().unwrap();
+    let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
+    a.create(&name("db")).unwrap();
+    let options = options(Durability::Local, Duration::from_millis(200));
+    let writer = a.open_writer(&name("db"), options).unwrap();
+    let file = create(&writer);
+    let follower = b.open_follower(&name("db")).unwrap();
+    let mut expected = Vec::new();
+    for round in 0..20u64 {
+        let bytes = noise(round, 100_000);
+        writer.write(file, expected.len() as u64, &bytes).unwrap();
+        expected.extend(bytes);
+        let lsn = writer.sync().unwrap();
+        if round % 5 == 4 {
+            until("the follower sees the commit", || {
+                follower.latest().unwrap().lsn() >= lsn
+            });
+            assert!(content(&follower.latest().unwrap()) == expected);
+        }
+        if round == 9 {
+            writer.rotate().unwrap();
+        }
+    }
+    assert!(read(&b, "db") == expected);
+    writer.close().unwrap();
+    assert!(content(&follower.latest().unwrap()) == expected);
+    let report = b.verify(None, true, &|_, _| ()).unwrap();
+    assert!(report.ok, "{report:?}");
+    // The machine is gone; the other one goes on.
+    drop((writer, a));
+    std::fs::remove_dir_all(all.path().join("a")).unwrap();
+    let c = host(all.path(), "c");
+    assert!(read(&c, "db") == expected);
+    let writer = c.open_writer(&name("db"), options).unwrap();
+    writer.write(file, 0, b"from c").unwrap();
+    writer.sync().unwrap();
+    writer.close().unwrap();
+    expected[..6].copy_from_slice(b"from c");
+    assert!(read(&b, "db") == expected);
+}
+
+#[test]
+fn remote_durability_needs_no_disk_of_the_writers() {
+    let all = tempfile::tempdir().unwrap();
+    let a = host(all.path(), "a");
+    a.create(&name("db")).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Remote, NEVER))
+        .unwrap();
+    let file = create(&writer);
+    let mut expected = Vec::new();
+    for round in 0..10u64 {
+        let bytes = noise(round, 5_000);
+        writer.write(file, expected.len() as u64, &bytes).unwrap();
+        expected.extend(bytes);
+        writer.sync().unwrap();
+        if round == 4 {
+            writer.rotate().unwrap();
+        }
+        // A host that never saw the database, each time.
+        let fresh = host(all.path(), &format!("reader{round}"));
+        assert!(read(&fresh, "db") == expected, "commit {round}");
+    }
+    // Killed, and its machine with it: the lease runs out, and nothing that was promised is missing.
+    drop(writer);
+    std::fs::remove_dir_all(all.path().join("a")).unwrap();
+    let b = host(all.path(), "b");
+    until("the lease runs out", || {
+        b.open_writer(&name("db"), options(Durability::Remote, NEVER))
+            .is_ok_and(|writer| {
+                assert!(content(&writer.committed()) == expected);
+                writer.close().unwrap();
+                true
+            })
+    });
+    assert!(read(&b, "db") == expected);
+}
+
+#[test]
+fn what_was_never_published_is_kept_as_a_clone() {
+    let all = tempfile::tempdir().unwrap();
+    let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
+    a.create(&name("db")).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, Duration::ZERO))
+        .unwrap();
+    let file = create(&writer);
+    writer.write(file, 0, b"published").unwrap();
+    let published = writer.sync().unwrap();
+    until("it is published", || writer.upload_lag() == Duration::ZERO);
+    writer.close().unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, NEVER))
+        .unwrap();
+    let epoch = writer.epoch();
+    // The store is away from here on.
+    let (bucket, away) = (all.path().join("bucket"), all.path().join("away"));
+    std::fs::rename(&bucket, &away).unwrap();
+    std::fs::write(&bucket, b"").unwrap();
+    for round in 0..3 {
+        writer.write(file, 9 + 3 * round, b"abc").unwrap();
+        writer.sync().unwrap();
+        writer.rotate().unwrap();
+    }
+    writer.write(file, 18, &noise(3, 300_000)).unwrap();
+    writer.sync().unwrap();
+    let mut acknowledged = b"publishedabcabcabc".to_vec();
+    acknowledged.extend(noise(3, 300_000));
+    assert!(content(&writer.committed()) == acknowledged);
+    assert!(writer.upload_lag() > Duration::ZERO && writer.waiting_bytes() > 300_000);
+    // As killed: no more heartbeats.
+    drop(writer);
+    std::fs::remove_file(&bucket).unwrap();
+    std::fs::rename(&away, &bucket).unwrap();
+    assert!(matches!(
+        b.open_writer(&name("db"), WriterOptions::default()),
+        Err(StoreError::Catalog(_))
+    ));
+    let mut other = None;
+    until("the lease runs out", || {
+        other = b.open_writer(&name("db"), WriterOptions::default()).ok();
+        other.is_some()
+    });
+    let other = other.unwrap();
+    assert_eq!(content(&other.committed()), b"published");
+    assert_eq!(other.committed().lsn(), published);
+    other.write(file, 0, b"PUBLISHED").unwrap();
+    other.sync().unwrap();
+    other.close().unwrap();
+    // The first host comes back.
+    drop(a);
+    let a = host(all.path(), "a");
+    assert_eq!(read(&a, "db"), b"PUBLISHED");
+    let lost = format!("db-lost-{epoch}");
+    assert!(read(&a, &lost) == acknowledged);
+    let fresh = host(all.path(), "fresh");
+    assert!(read(&fresh, &lost) == acknowledged);
+    assert_eq!(a.list().unwrap().len(), 2);
+    let report = fresh.verify(None, true, &|_, _| ()).unwrap();
+    assert!(report.ok, "{report:?}");
+}
+
+#[test]
+fn space_comes_back_from_the_store_too() {
+    let all = tempfile::tempdir().unwrap();
+    let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
+    a.create(&name("db")).unwrap();
+    a.set_retention(&name("db"), Duration::ZERO).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, Duration::ZERO))
+        .unwrap();
+    let file = create(&writer);
+    for round in 0..10 {
+        writer.write(file, 0, &noise(round, 1 << 20)).unwrap();
+        writer.sync().unwrap();
+        writer.rotate().unwrap();
+    }
+    writer.close().unwrap();
+    let stored = |all: &Path| {
+        let mut bytes = 0;
+        let mut rest = vec![all.join("bucket")];
+        while let Some(path) = rest.pop() {
+            for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => rest.push(entry.path()),
+                    false => bytes += entry.metadata().unwrap().len(),
+                }
+            }
+        }
+        bytes
+    };
+    assert!(stored(all.path()) > 10 << 20);
+    let held = b.open_reader(&name("db"), &Ref::Latest).unwrap();
+    a.compact(&name("db"), &|_, _| ()).unwrap();
+    a.gc(Some(Duration::ZERO), false).unwrap();
+    // What a reader of another host has pinned is still there for it, also what it never fetched.
+    assert!(content(&held.frozen()) == noise(9, 1 << 20));
+    drop(held);
+    b.gc(Some(Duration::ZERO), false).unwrap();
+    b.gc(Some(Duration::ZERO), false).unwrap();
+    let left = stored(all.path());
+    assert!(left < 5 << 18, "{left} bytes are left");
+    let fresh = host(all.path(), "fresh");
+    assert!(read(&fresh, "db") == noise(9, 1 << 20));
+    assert!(fresh.verify(None, true, &|_, _| ()).unwrap().ok);
+}
