@@ -29,6 +29,7 @@ mod changes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod segment;
+mod sql;
 pub mod sqlite;
 
 use std::sync::Arc;
