@@ -1,5 +1,6 @@
 //! The door to a home: databases by name, and every operation on them.
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +10,8 @@ use serde::Serialize;
 
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
-    Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
-    NewSnapshot, Snapshot, StatePoint,
+    self, Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
+    NewSnapshot, Snapshot, StatePoint, without_credentials,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::error::FsError;
@@ -35,14 +36,24 @@ use crate::seal::seal;
 use crate::writer::Writer;
 
 /// Where a store keeps its things.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreConfig {
     /// The home: active layers, heads, locks, logs, scratch; made if it is missing.
     pub home: PathBuf,
-    /// `sqlite:PATH`; default `<home>/catalog.db`.
+    /// `sqlite:PATH` or `postgres://…`; default `<home>/catalog.db`.
     pub meta: Option<String>,
     /// `file:PATH`; default `<home>/objects`.
     pub objects: Option<String>,
+}
+
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("home", &self.home)
+            .field("meta", &self.meta.as_deref().map(without_credentials))
+            .field("objects", &self.objects)
+            .finish()
+    }
 }
 
 /// Why an operation on a database failed: one clear line, with the next step in it.
@@ -231,15 +242,12 @@ impl Store {
             "OPENDUCK_OBJECTS",
             &home.join("objects"),
         )?;
-        let meta = location(
-            config.meta.as_deref(),
-            "sqlite:",
-            "OPENDUCK_META",
-            &home.join("catalog.db"),
-        )?;
         let files = Files::open(&home, &objects, disk)
             .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
-        let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
+        let catalog: Arc<dyn Catalog> = match &config.meta {
+            Some(url) => catalog::open(url)?,
+            None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
+        };
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let objects_root = objects;
         let hashes = Arc::new(ImageHashes::new(files.clone()));

@@ -134,10 +134,13 @@ fn server_command(context: &Context, job: &Job) -> Result<Command> {
     let config = &context.config;
     let mut command = Command::new(program);
     command.arg0("openduck-fs").arg("--home").arg(&config.home);
-    for (flag, url) in [("--meta", &config.meta), ("--objects", &config.objects)] {
-        if let Some(url) = url {
-            command.arg(flag).arg(url);
-        }
+    // Its URL may hold a password, and every user of the machine can read a command line.
+    match &config.meta {
+        Some(url) => command.env("OPENDUCK_META", url),
+        None => command.env_remove("OPENDUCK_META"),
+    };
+    if let Some(url) = &config.objects {
+        command.arg("--objects").arg(url);
     }
     command.arg("mount").arg(format!("--{SERVER_FLAG}"));
     for (flag, wanted) in [("--follow", job.follow), ("--steal", job.steal)] {
@@ -160,4 +163,38 @@ fn died(context: &Context, job: &Job, server: &mut Child) -> anyhow::Error {
         job.target.text(),
         log.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd::store::StoreConfig;
+
+    use super::*;
+    use crate::cli::output::Output;
+
+    #[test]
+    fn the_catalogs_password_is_in_no_command_line() {
+        let context = Context {
+            config: StoreConfig {
+                home: "/home".into(),
+                meta: Some("postgres://me:s3cret@host/db".into()),
+                objects: Some("file:/objects".into()),
+            },
+            output: Output::to_stdout(false),
+        };
+        let job = Job {
+            target: Target::parse("mydb").unwrap(),
+            dir: "/mnt".into(),
+            follow: false,
+            steal: false,
+        };
+        let command = server_command(&context, &job).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert!(
+            !format!("{arguments:?}").contains("s3cret"),
+            "{arguments:?}"
+        );
+        let variables: Vec<_> = command.get_envs().collect();
+        assert!(format!("{variables:?}").contains("s3cret"), "{variables:?}");
+    }
 }
