@@ -1,5 +1,6 @@
 //! The door to a home: databases by name, and every operation on them.
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +10,8 @@ use serde::Serialize;
 
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
-    Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
-    NewSnapshot, Snapshot, StatePoint,
+    self, Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
+    NewSnapshot, Snapshot, StatePoint, without_credentials,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::error::FsError;
@@ -41,14 +42,24 @@ use crate::uploads::NotStored;
 use crate::writer::{Writer, WriterOptions};
 
 /// Where a store keeps its things.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreConfig {
     /// The home: active layers, heads, locks, logs, scratch; made if it is missing.
     pub home: PathBuf,
-    /// `sqlite:PATH`; default `<home>/catalog.db`.
+    /// `sqlite:PATH` or `postgres://…`; default `<home>/catalog.db`.
     pub meta: Option<String>,
     /// `file:PATH`; default `<home>/objects`.
     pub objects: Option<String>,
+}
+
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("home", &self.home)
+            .field("meta", &self.meta.as_deref().map(without_credentials))
+            .field("objects", &self.objects)
+            .finish()
+    }
 }
 
 /// Why an operation on a database failed: one clear line, with the next step in it.
@@ -258,12 +269,17 @@ impl Store {
             Some(named) => (named, None),
             None => (Objects::local(&home.join(LOCAL))?, None),
         };
-        let meta = location(
-            config.meta.as_deref(),
-            "sqlite:",
-            "OPENDUCK_META",
-            &home.join("catalog.db"),
-        )?;
+        if remote.is_none()
+            && config
+                .meta
+                .as_deref()
+                .is_some_and(catalog::postgres::is_postgres)
+        {
+            return Err(StoreError::Config(format!(
+                "a catalog in PostgreSQL is for several hosts, and {} is a directory of this one; name a bucket with OPENDUCK_OBJECTS, or add ?shared to a directory that all hosts see",
+                objects.url()
+            )));
+        }
         let local = objects
             .directory()
             .map_or_else(|| home.join(LOCAL), Path::to_owned);
@@ -278,7 +294,10 @@ impl Store {
             }
             None => files,
         };
-        let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&meta)?);
+        let catalog: Arc<dyn Catalog> = match &config.meta {
+            Some(url) => catalog::open(url)?,
+            None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
+        };
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
         Ok(Arc::new(Store {
@@ -822,18 +841,5 @@ pub(crate) fn io_error(what: &str, source: std::io::Error) -> StoreError {
     StoreError::Io {
         what: format!("cannot {what}"),
         source,
-    }
-}
-
-/// The path behind `scheme`, or the default.
-fn location(value: Option<&str>, scheme: &str, variable: &str, default: &Path) -> Result<PathBuf> {
-    match value {
-        None => Ok(default.to_owned()),
-        Some(value) => match value.strip_prefix(scheme) {
-            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-            _ => Err(StoreError::Config(format!(
-                "{value:?} is not understood; {variable} must be {scheme}PATH"
-            ))),
-        },
     }
 }

@@ -10,10 +10,23 @@ need_debian_packages() {
     command -v fusermount3 >/dev/null || missing+=(fuse3)
     command -v cc >/dev/null || missing+=(build-essential)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+    command -v ip >/dev/null || missing+=(iproute2)
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
     install_debian_packages "${missing[@]}"
     [[ -e /dev/fuse ]] || as_root modprobe fuse ||
         die "there is no /dev/fuse: load the kernel's fuse module (modprobe fuse), or start the container with --device /dev/fuse"
+}
+
+# need_postgresql: installs the server that tests start for themselves.
+need_postgresql() {
+    if compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null; then
+        return
+    fi
+    # Debian would make a cluster of its own and start it; nobody needs that one.
+    install_debian_packages postgresql-common openssl
+    as_root sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' \
+        /etc/postgresql-common/createcluster.conf
+    install_debian_packages postgresql
 }
 
 install_debian_packages() {

@@ -19,9 +19,10 @@ setup_to_run() {
     step "openduck-fs (cargo build --release)" build_openduck_fs
 }
 
-# setup_to_test: the file-system exerciser on top.
+# setup_to_test: PostgreSQL and the file-system exerciser on top.
 setup_to_test() {
     setup_to_run
+    in_turn step "PostgreSQL" need_postgresql
     in_turn step "fsx $FSX_VERSION" need_fsx
 }
 

@@ -1,6 +1,9 @@
 //! Where a command works: home, catalog and objects, from flags, environment, the home's
 //! `openduck.toml` and defaults, in this order.
 //!
+//! The catalog's URL may hold a password (`postgres://USER:PASSWORD@HOST/DATABASE`): it is passed on
+//! as it is, and never printed.
+//!
 //! Paths leave here absolute (a server changes its directory): those of flags and environment
 //! stand on the caller's directory, those of the file on the home.
 
@@ -18,7 +21,9 @@ const FILE_NAME: &str = "openduck.toml";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// `sqlite:PATH`, a path below the home, or `postgres://…`.
     meta: Option<String>,
+    /// `file:PATH`, a path below the home.
     objects: Option<String>,
 }
 

@@ -62,7 +62,9 @@ struct GlobalOptions {
     /// Where layers, catalog and logs live [default: the XDG data directory's `openduck`]
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_name = "DIR", env = "OPENDUCK_HOME", hide_env_values = true, value_parser = target::any_path)]
     home: Option<PathBuf>,
-    /// The catalog: `sqlite:PATH` [default: catalog.db in the home]
+    /// The catalog: `sqlite:PATH`, or, shared by hosts, `postgres://USER:PASSWORD@HOST/DATABASE` (a
+    /// password is better left to the variable or the home's `openduck.toml`) [default: catalog.db
+    /// in the home]
     #[arg(
         long,
         global = true, help_heading = GLOBAL_OPTIONS,

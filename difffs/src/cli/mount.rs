@@ -200,3 +200,38 @@ fn died(context: &Context, job: &Job, server: &mut Child) -> anyhow::Error {
         log.display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use layerd::store::StoreConfig;
+
+    use super::*;
+    use crate::cli::output::Output;
+
+    #[test]
+    fn the_catalogs_password_is_in_no_command_line() {
+        let context = Context {
+            config: StoreConfig {
+                home: "/home".into(),
+                meta: Some("postgres://me:s3cret@host/db".into()),
+                objects: Some("file:/objects".into()),
+            },
+            output: Output::to_stdout(false),
+        };
+        let job = Job {
+            target: Target::parse("mydb").unwrap(),
+            dir: "/mnt".into(),
+            follow: false,
+            writer: WriterOptions::default(),
+            metrics: None,
+        };
+        let command = server_command(&context, &job).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert!(
+            !format!("{arguments:?}").contains("s3cret"),
+            "{arguments:?}"
+        );
+        let variables: Vec<_> = command.get_envs().collect();
+        assert!(format!("{variables:?}").contains("s3cret"), "{variables:?}");
+    }
+}

@@ -29,6 +29,11 @@ pub trait Harness: Sync {
 
     /// Moves the catalog's clock on, for all connections.
     fn advance(&self, by: Duration);
+
+    /// How many histories the model tells; fewer where a call takes milliseconds.
+    fn histories(&self) -> u64 {
+        4
+    }
 }
 
 /// Hands the list of all claims to the macro `$then`, behind the tokens `$with`.

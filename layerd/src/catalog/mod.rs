@@ -28,9 +28,12 @@
 mod changes;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod postgres;
 mod segment;
+mod sql;
 pub mod sqlite;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,10 +46,39 @@ use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
 };
 
+/// Opens the catalog at a URL: `sqlite:PATH`, or `postgres://…` (`postgresql://…`) as
+/// [`PostgresCatalog::open`](postgres::PostgresCatalog::open) says.
+pub fn open(url: &str) -> Result<Arc<dyn Catalog>> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => {
+            Ok(Arc::new(sqlite::SqliteCatalog::open(Path::new(path))?))
+        }
+        None if postgres::is_postgres(url) => Ok(Arc::new(postgres::PostgresCatalog::open(url)?)),
+        _ => Err(CatalogError::NoSuchKind(without_credentials(url))),
+    }
+}
+
+/// As much of a catalog's URL as may be told: all of it where it holds no credentials, what stands
+/// before them where it may.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    let is_plain = url.starts_with("sqlite:") || !url.contains(['@', '?', '=']);
+    match url.split_once(':') {
+        Some((scheme, _)) if !is_plain => format!("{scheme}:…"),
+        None if !is_plain => "…".to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
 /// What went wrong in a catalog call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogError {
+    /// There is no catalog of this kind. The user must name another place.
+    #[error(
+        "{0:?} is no place for a catalog; OPENDUCK_META must be sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
+    )]
+    NoSuchKind(String),
     /// No such database (or it was removed). The user must name another.
     #[error("there is no database {0:?}; `openduck-fs list` shows what there is")]
     NoSuchDatabase(String),

@@ -26,7 +26,6 @@ use crate::catalog::{
 };
 use crate::id::{DatabaseId, Epoch, LayerId, Lsn};
 
-const SEEDS: u64 = 4;
 const STEPS: usize = 120;
 
 type Tokens = Vec<u64>;
@@ -88,7 +87,7 @@ struct History<'a> {
 }
 
 pub(super) fn any_history_is_what_a_simple_model_makes_of_it(harness: &dyn Harness) {
-    let seeds = std::env::var("CATALOG_MODEL_SEEDS").map_or(SEEDS, |count| {
+    let seeds = std::env::var("CATALOG_MODEL_SEEDS").map_or(harness.histories(), |count| {
         count.parse().expect("CATALOG_MODEL_SEEDS is a number")
     });
     for seed in 0..seeds {

@@ -14,8 +14,9 @@ use std::{fs, io, thread};
 
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
-use super::fault::{Fault, Outcome};
+use super::fault::is_denial;
 use super::schema::{self, Version};
+use crate::catalog::sql::fault::{Fault, Outcome};
 
 /// How long a call waits for other processes' transactions, which take milliseconds each.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,8 +75,8 @@ pub(super) fn open(path: &Path) -> Outcome<(Connection, Access)> {
     match read_write(path) {
         Ok(connection) => Ok((connection, Access::ReadWrite)),
         // The first refusal is told where reading is refused too: it says what is the matter.
-        Err(fault) if fault.is_denial() => match read_only(path) {
-            Err(other) if other.is_denial() => Err(fault),
+        Err(fault) if is_denial(&fault) => match read_only(path) {
+            Err(other) if is_denial(&other) => Err(fault),
             opened => opened,
         },
         Err(fault) => Err(fault),
@@ -112,7 +113,7 @@ fn read_only(path: &Path) -> Outcome<(Connection, Access)> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     match check(&mut connection) {
         Ok(()) => return Ok((connection, Access::ReadOnly)),
-        Err(fault) if fault.is_denial() => {}
+        Err(fault) if is_denial(&fault) => {}
         Err(fault) => return Err(fault),
     }
     let Ok(Some(stamp)) = Stamp::of(path) else {

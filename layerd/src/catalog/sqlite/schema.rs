@@ -5,14 +5,11 @@
 //! number of processes may open a new file at one moment. A migration is never changed once it
 //! was released; a newer schema is one more entry in [`MIGRATIONS`].
 //!
-//! **How values are stored.** Random ids, and every other `u64`, are the `i64` of the same bits.
-//! LSNs and epochs are also compared by SQL; they count single commits and leases and so never
-//! come near 2^63, where the order of the bits would turn. Layer ids are stored as they print, so
-//! that the file can be read by people, and a reference is one column. Times are nanoseconds.
+//! How values are stored, `sql/value.rs` says.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::fault::{Fault, Outcome};
+use crate::catalog::sql::fault::{Fault, Outcome};
 
 /// What brings a file from each version to the next.
 const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql")];

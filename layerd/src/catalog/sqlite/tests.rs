@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::CatalogError;
 use crate::catalog::conformance::Harness;
+use crate::catalog::{Base, Catalog, CatalogError, Database, Holder, Segment, StatePoint};
+use crate::id::{DatabaseId, Epoch, LayerId, Lsn};
+use std::time::Duration;
 
 crate::catalog_conformance!(fresh);
 

@@ -1,4 +1,4 @@
--- Version 1. See schema.rs for how numbers and names are stored.
+-- Version 1. See ../sql/value.rs for how numbers and names are stored.
 
 CREATE TABLE databases (
     id INTEGER PRIMARY KEY,

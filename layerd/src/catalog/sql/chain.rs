@@ -1,31 +1,32 @@
 //! From a commit to the layers that make its image.
 //!
-//! A chain is walked parent by parent, each an indexed lookup inside one transaction. LSNs fall
+//! All layers below a point are read at once, and walked parent by parent in memory. LSNs fall
 //! with every step, so that even a damaged catalog can't lead in a ring.
 
-use std::collections::HashSet;
-
-use rusqlite::Connection;
+use std::collections::{HashMap, HashSet};
 
 use super::fault::{Fault, Outcome};
+use super::tx::Tx;
 use super::{databases, layers};
-use crate::catalog::{Chain, LayerRow, StatePoint};
+use crate::catalog::{CatalogError, Chain, LayerRow, StatePoint};
 use crate::id::{DatabaseId, LayerId, Lsn};
 
 /// The layers of the state, bottom first, image layers before the delta layers that use them.
-pub(super) fn resolve(
-    tx: &Connection,
-    id: DatabaseId,
-    point: Option<StatePoint>,
-) -> Outcome<Chain> {
+pub(super) fn resolve(tx: &dyn Tx, id: DatabaseId, point: Option<StatePoint>) -> Outcome<Chain> {
     let generation = databases::by_id(tx, id)?.generation;
-    let deltas = walk(point, |layer| layers::find_living(tx, layer).map(Some))?;
+    let mut rows = below(tx, point)?;
+    let mut take = |layer: LayerId| {
+        rows.remove(&layer)
+            .filter(|row| row.dead_since.is_none())
+            .ok_or(CatalogError::NoSuchLayer(layer))
+    };
+    let deltas = walk(point, |layer| Ok(Some(take(layer)?)))?;
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for delta in deltas.into_iter().rev() {
         for &image in &delta.images {
             if seen.insert(image) {
-                found.push(layers::find_living(tx, image)?);
+                found.push(take(image)?);
             }
         }
         found.push(delta);
@@ -39,21 +40,22 @@ pub(super) fn resolve(
 
 /// Brings the dead layers of the state back. `false`, and nothing is changed, if one of them was
 /// deleted, or its commits went to another layer.
-pub(super) fn revive(tx: &Connection, point: Option<StatePoint>) -> Outcome<bool> {
+pub(super) fn revive(tx: &dyn Tx, point: Option<StatePoint>) -> Outcome<bool> {
+    let rows = below(tx, point)?;
+    let spent = layers::spent(tx)?;
     let mut needed: Vec<LayerId> = Vec::new();
     let mut is_whole = true;
     let mut find = |layer: LayerId| {
-        let row = layers::find(tx, layer)?;
-        is_whole &= match &row {
+        let row = rows.get(&layer);
+        is_whole &= match row {
             None => false,
             Some(row) if row.dead_since.is_none() => true,
             Some(row) => {
                 let living = layers::living(tx, row.database)?;
-                !layers::is_spent(tx, layer)?
-                    && !living.iter().any(|other| layers::overlap(row, other))
+                !spent.contains(&layer) && !living.iter().any(|other| layers::overlap(row, other))
             }
         };
-        Ok(row)
+        Ok(row.cloned())
     };
     for delta in walk(point, &mut find)? {
         for &image in &delta.images {
@@ -68,6 +70,13 @@ pub(super) fn revive(tx: &Connection, point: Option<StatePoint>) -> Outcome<bool
         }
     }
     Ok(is_whole)
+}
+
+fn below(tx: &dyn Tx, point: Option<StatePoint>) -> Outcome<HashMap<LayerId, LayerRow>> {
+    point.map_or_else(
+        || Ok(HashMap::new()),
+        |point| layers::below(tx, point.layer),
+    )
 }
 
 /// The delta layers of the state, top first, as far as `find` finds them.
@@ -103,8 +112,8 @@ fn walk(
 }
 
 /// The living layer of the database or of its ancestors that holds, or may hold, the commit.
-pub(super) fn find_lsn(tx: &Connection, id: DatabaseId, lsn: Lsn) -> Outcome<Option<LayerRow>> {
-    // Beyond that, SQLite's order of numbers is not that of LSNs; no commit has such an LSN.
+pub(super) fn find_lsn(tx: &dyn Tx, id: DatabaseId, lsn: Lsn) -> Outcome<Option<LayerRow>> {
+    // Beyond that, SQL's order of numbers is not that of LSNs; no commit has such an LSN.
     let lsn = lsn.min(Lsn(i64::MAX.cast_unsigned()));
     let mut database = databases::by_id(tx, id)?;
     let mut seen = HashSet::new();

@@ -3,18 +3,17 @@
 //! Everything that stands on an old layer is looked at before anything is written: what needs a
 //! commit that is not kept stops the whole call.
 
-use std::collections::{BTreeSet, HashSet};
-
-use rusqlite::{Connection, params};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::fault::{Fault, Outcome};
+use super::tx::{Query, Tx};
+use super::value::values;
 use super::{databases, layers, snapshots};
-use crate::catalog::{LayerKind, LayerRow, LayerState, StatePoint};
-use crate::id::{DatabaseId, LayerId, Lsn, Timestamp};
+use crate::catalog::{Database, LayerKind, LayerRow, LayerState, StatePoint};
+use crate::id::{DatabaseId, LayerId, Lsn};
 
 pub(super) fn replace(
-    tx: &Connection,
-    now: Timestamp,
+    tx: &dyn Tx,
     id: DatabaseId,
     old: &[LayerId],
     new: &[LayerRow],
@@ -26,13 +25,15 @@ pub(super) fn replace(
         old: old_rows(tx, id, old)?,
         old_ids: old.iter().copied().collect(),
         new,
+        standing: layers::all_standing(tx)?,
         kept: kept.iter().copied().collect(),
     };
     change.check_new_rows(tx)?;
     change.check_snapshots(tx)?;
-    let children = change.children(tx)?;
-    let references = change.database_references(tx)?;
-    let touched = change.touched_databases(tx)?;
+    let children = change.children()?;
+    let databases = databases::all(tx)?;
+    let references = change.database_references(&databases)?;
+    let touched = change.touched_databases(&databases);
 
     for row in new {
         layers::insert(tx, row)?;
@@ -44,17 +45,15 @@ pub(super) fn replace(
         reference.write(tx)?;
     }
     for row in &change.old {
-        layers::mark_spent(tx, now, row.id)?;
+        layers::mark_spent(tx, row.id)?;
     }
-    for image in change.old.iter().flat_map(|row| &row.images) {
-        if !is_used(tx, *image)? {
-            layers::mark_dead(tx, now, *image)?;
-        }
+    for image in unused(tx, change.old.iter().flat_map(|row| &row.images))? {
+        layers::mark_dead(tx, image)?;
     }
     for database in touched {
         raise_generation(tx, database)?;
     }
-    Ok(())
+    tx.announce()
 }
 
 struct Change<'a> {
@@ -62,6 +61,8 @@ struct Change<'a> {
     old: Vec<LayerRow>,
     old_ids: HashSet<LayerId>,
     new: &'a [LayerRow],
+    /// The bare rows of all layers that stand on another, as they were before.
+    standing: Vec<LayerRow>,
     kept: BTreeSet<Lsn>,
 }
 
@@ -72,7 +73,7 @@ enum Reference {
 }
 
 impl Reference {
-    fn write(&self, tx: &Connection) -> Outcome<()> {
+    fn write(&self, tx: &dyn Tx) -> Outcome<()> {
         let (sql, database, point) = match self {
             Reference::Head(database, point) => (
                 "UPDATE databases SET head_layer = ?2 WHERE id = ?1",
@@ -85,14 +86,12 @@ impl Reference {
                 point,
             ),
         };
-        tx.prepare_cached(sql)?
-            .execute(params![database, point.layer])?;
-        Ok(())
+        tx.execute(sql, values![*database, point.layer])
     }
 }
 
 /// The rows that are to be replaced, each a living, sealed delta layer of the database.
-fn old_rows(tx: &Connection, id: DatabaseId, old: &[LayerId]) -> Outcome<Vec<LayerRow>> {
+fn old_rows(tx: &dyn Tx, id: DatabaseId, old: &[LayerId]) -> Outcome<Vec<LayerRow>> {
     old.iter()
         .map(|&layer| {
             layers::find(tx, layer)?
@@ -113,7 +112,7 @@ fn old_rows(tx: &Connection, id: DatabaseId, old: &[LayerId]) -> Outcome<Vec<Lay
 
 impl Change<'_> {
     /// The new rows fit into what stays, and hold every commit that is kept.
-    fn check_new_rows(&self, tx: &Connection) -> Outcome<()> {
+    fn check_new_rows(&self, tx: &dyn Tx) -> Outcome<()> {
         for row in self.new {
             self.check_new_row(tx, row)?;
         }
@@ -146,7 +145,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn check_new_row(&self, tx: &Connection, row: &LayerRow) -> Outcome<()> {
+    fn check_new_row(&self, tx: &dyn Tx, row: &LayerRow) -> Outcome<()> {
         let has_range = row.last_lsn.is_some() == (row.kind == LayerKind::Delta);
         if row.database != self.id || row.state != LayerState::Sealed || !has_range {
             return Err(Fault::conflict(format!(
@@ -215,7 +214,7 @@ impl Change<'_> {
             .ok_or_else(|| Fault::conflict(format!("commit {} is still needed", point.lsn)))
     }
 
-    fn check_snapshots(&self, tx: &Connection) -> Outcome<()> {
+    fn check_snapshots(&self, tx: &dyn Tx) -> Outcome<()> {
         for row in &self.old {
             let Some(last) = row.last_lsn else { continue };
             for lsn in snapshots::lsns_within(tx, self.id, row.first_lsn, last)? {
@@ -229,29 +228,26 @@ impl Change<'_> {
 
     /// The layers that stand on old ones, each with its new parent. Of dead layers only those
     /// that can move do: they hold nobody up.
-    fn children(&self, tx: &Connection) -> Outcome<Vec<(LayerId, StatePoint)>> {
+    fn children(&self) -> Outcome<Vec<(LayerId, StatePoint)>> {
         let mut found = Vec::new();
-        for row in &self.old {
-            for child in layers::children(tx, row.id)? {
-                let Some(parent) = child.parent.filter(|_| !self.old_ids.contains(&child.id))
-                else {
-                    continue;
-                };
-                match self.moved(parent) {
-                    Ok(Some(parent)) => found.push((child.id, parent)),
-                    Ok(None) => {}
-                    Err(_) if child.dead_since.is_some() => {}
-                    Err(fault) => return Err(fault),
-                }
+        for child in &self.standing {
+            let Some(parent) = child.parent.filter(|_| !self.old_ids.contains(&child.id)) else {
+                continue;
+            };
+            match self.moved(parent) {
+                Ok(Some(parent)) => found.push((child.id, parent)),
+                Ok(None) => {}
+                Err(_) if child.dead_since.is_some() => {}
+                Err(fault) => return Err(fault),
             }
         }
         Ok(found)
     }
 
     /// The heads and bases that move.
-    fn database_references(&self, tx: &Connection) -> Outcome<Vec<Reference>> {
+    fn database_references(&self, databases: &[Database]) -> Outcome<Vec<Reference>> {
         let mut found = Vec::new();
-        for database in databases::all(tx)? {
+        for database in databases {
             if let Some(point) = database.head.point
                 && let Some(point) = self.moved(point)?
             {
@@ -267,46 +263,63 @@ impl Change<'_> {
     }
 
     /// The owner, and every database whose image or whose base is made of old layers.
-    fn touched_databases(&self, tx: &Connection) -> Outcome<BTreeSet<DatabaseId>> {
+    fn touched_databases(&self, databases: &[Database]) -> BTreeSet<DatabaseId> {
+        let mut children: HashMap<LayerId, Vec<LayerId>> = HashMap::new();
+        for row in self.standing.iter().filter(|row| row.dead_since.is_none()) {
+            if let Some(parent) = row.parent {
+                children.entry(parent.layer).or_default().push(row.id);
+            }
+        }
         let mut above = self.old_ids.clone();
         let mut todo: Vec<LayerId> = above.iter().copied().collect();
         while let Some(layer) = todo.pop() {
-            for child in layers::children(tx, layer)? {
-                if child.dead_since.is_none() && above.insert(child.id) {
-                    todo.push(child.id);
-                }
-            }
+            let on_it = children.remove(&layer).unwrap_or_default();
+            todo.extend(on_it.into_iter().filter(|child| above.insert(*child)));
         }
         let is_above = |point: Option<StatePoint>| point.is_some_and(|p| above.contains(&p.layer));
-        Ok(databases::all(tx)?
-            .into_iter()
+        databases
+            .iter()
             .filter(|database| {
                 database.id == self.id
                     || is_above(database.head.point)
                     || is_above(database.base.and_then(|base| base.point))
             })
             .map(|database| database.id)
-            .collect())
+            .collect()
     }
 }
 
-fn set_parent(tx: &Connection, child: LayerId, parent: StatePoint) -> Outcome<()> {
-    tx.prepare_cached("UPDATE layers SET parent_layer = ?2 WHERE id = ?1")?
-        .execute(params![child, parent.layer])?;
-    Ok(())
+fn set_parent(tx: &dyn Tx, child: LayerId, parent: StatePoint) -> Outcome<()> {
+    tx.execute(
+        "UPDATE layers SET parent_layer = ?2 WHERE id = ?1",
+        values![child, parent.layer],
+    )
 }
 
-fn raise_generation(tx: &Connection, database: DatabaseId) -> Outcome<()> {
-    tx.prepare_cached("UPDATE databases SET generation = generation + 1 WHERE id = ?1")?
-        .execute([database])?;
-    Ok(())
+fn raise_generation(tx: &dyn Tx, database: DatabaseId) -> Outcome<()> {
+    tx.execute(
+        "UPDATE databases SET generation = generation + 1 WHERE id = ?1",
+        values![database],
+    )
 }
 
-fn is_used(tx: &Connection, image: LayerId) -> Outcome<bool> {
-    Ok(tx
-        .prepare_cached(
-            "SELECT 1 FROM layer_images JOIN layers ON layers.id = layer_images.layer
-             WHERE image = ?1 AND dead_since IS NULL",
-        )?
-        .exists([image])?)
+/// Those of the images that no living layer uses.
+fn unused<'a>(
+    tx: &dyn Tx,
+    images: impl Iterator<Item = &'a LayerId>,
+) -> Outcome<BTreeSet<LayerId>> {
+    let mut images: BTreeSet<LayerId> = images.copied().collect();
+    let uses: Vec<Query> = images
+        .iter()
+        .map(|&image| {
+            Query::new(
+                "SELECT 1 FROM layer_images JOIN layers ON layers.id = layer_images.layer
+                 WHERE image = ?1 AND dead_since IS NULL LIMIT 1",
+                values![image],
+            )
+        })
+        .collect();
+    let mut uses = tx.query_all(&uses)?.into_iter();
+    images.retain(|_| uses.next().is_none_or(|users| users.is_empty()));
+    Ok(images)
 }

@@ -8,23 +8,41 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use rusqlite::Connection;
-
 use super::fault::Outcome;
-use super::values::later;
+use super::tx::Tx;
+use super::value::later;
 use super::{databases, layers, leases, pins, segments, snapshots};
 use crate::catalog::{Database, Inventory, LayerKind, LayerRow};
 use crate::id::{DatabaseId, LayerId, Timestamp};
 
 /// Everything, in one reading.
-pub(super) fn inventory(tx: &Connection, now: Timestamp) -> Outcome<Inventory> {
+pub(super) fn inventory(tx: &dyn Tx) -> Outcome<Inventory> {
+    let mut queries = vec![
+        databases::select_all(),
+        snapshots::select_all(),
+        leases::select_all(),
+    ];
+    queries.extend(pins::select_all());
+    queries.extend(layers::select_all());
+    let found = tx.query_all(&queries)?;
+    let now = tx.now()?;
+    let (some, layers) = found.split_at(5);
+    let leases = some[2].iter().map(leases::with_database);
     Ok(Inventory {
         now,
-        databases: databases::all(tx)?,
-        layers: layers::all(tx)?,
-        snapshots: snapshots::all(tx)?,
-        pins: pins::all_unexpired(tx, now)?,
-        leases: leases::all_held(tx, now)?,
+        databases: some[0]
+            .iter()
+            .map(databases::from_row)
+            .collect::<Outcome<_>>()?,
+        snapshots: some[1]
+            .iter()
+            .map(snapshots::with_database)
+            .collect::<Outcome<_>>()?,
+        leases: leases
+            .filter(|lease| !matches!(lease, Ok((_, lease)) if lease.expires <= now))
+            .collect::<Outcome<_>>()?,
+        pins: pins::unexpired(now, &some[3], &some[4])?,
+        layers: layers::all(layers)?,
     })
 }
 
@@ -42,12 +60,12 @@ pub(super) struct Plan {
 
 /// Asks `mark`, and finds what follows from its answer.
 pub(super) fn plan(
-    tx: &Connection,
-    now: Timestamp,
+    tx: &dyn Tx,
     grace: Duration,
     mark: &mut dyn FnMut(&Inventory) -> Vec<LayerId>,
 ) -> Outcome<Plan> {
-    let inventory = inventory(tx, now)?;
+    let inventory = inventory(tx)?;
+    let now = inventory.now;
     let kept: HashSet<LayerId> = mark(&inventory).into_iter().collect();
     let needed = needed(&inventory, &kept);
     let mut plan = Plan {
@@ -101,7 +119,7 @@ fn needed(inventory: &Inventory, kept: &HashSet<LayerId>) -> HashSet<LayerId> {
 
 /// The dead layers among the kept ones that can live again: no other layer holds their commits,
 /// and all that they need lives.
-fn revived(tx: &Connection, rows: &[LayerRow], kept: &HashSet<LayerId>) -> Outcome<Vec<LayerId>> {
+fn revived(tx: &dyn Tx, rows: &[LayerRow], kept: &HashSet<LayerId>) -> Outcome<Vec<LayerId>> {
     let (dead, living): (Vec<&LayerRow>, Vec<&LayerRow>) = rows
         .iter()
         .filter(|row| kept.contains(&row.id))
@@ -109,10 +127,9 @@ fn revived(tx: &Connection, rows: &[LayerRow], kept: &HashSet<LayerId>) -> Outco
     let mut living: HashMap<LayerId, &LayerRow> =
         living.into_iter().map(|row| (row.id, row)).collect();
     let mut candidates = Vec::new();
-    for row in dead {
-        if !layers::is_spent(tx, row.id)? {
-            candidates.push(row);
-        }
+    if !dead.is_empty() {
+        let spent = layers::spent(tx)?;
+        candidates.extend(dead.into_iter().filter(|row| !spent.contains(&row.id)));
     }
     // What a layer needs comes before it: images, and parents, whose commits are earlier.
     candidates.sort_by_key(|row| (row.kind == LayerKind::Delta, row.first_lsn));
@@ -168,20 +185,20 @@ fn expired_databases(
 }
 
 /// Does what was planned.
-pub(super) fn carry_out(tx: &Connection, now: Timestamp, plan: &Plan) -> Outcome<()> {
+pub(super) fn carry_out(tx: &dyn Tx, plan: &Plan) -> Outcome<()> {
     for &layer in &plan.dying {
-        layers::mark_dead(tx, now, layer)?;
+        layers::mark_dead(tx, layer)?;
     }
     for &layer in &plan.revived {
         layers::mark_living(tx, layer)?;
     }
     for row in &plan.deleted {
-        segments::discard(tx, now, row.id)?;
+        segments::discard(tx, row.id)?;
         layers::delete(tx, row.id)?;
     }
     // In this order: a clone goes before its base.
     for &database in &plan.databases {
         databases::delete(tx, database)?;
     }
-    pins::delete_expired(tx, now)
+    pins::delete_expired(tx)
 }
