@@ -16,6 +16,17 @@ need_debian_packages() {
         die "there is no /dev/fuse: load the kernel's fuse module (modprobe fuse), or start the container with --device /dev/fuse"
 }
 
+# need_postgresql: PostgreSQL's programs. The tests start servers of their own, so none is set up or
+# started for the machine where this installs it.
+need_postgresql() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    local settings=/etc/postgresql-common/createcluster.d/openduck.conf
+    as_root mkdir -p "${settings%/*}"
+    echo "create_main_cluster = false" | as_root tee "$settings" >/dev/null
+    install_debian_packages postgresql
+    as_root rm "$settings"
+}
+
 install_debian_packages() {
     (($# > 0)) || return 0
     say "   installing Debian packages: $*"
