@@ -20,6 +20,7 @@ from servers.processes import (
     children_of,
     end,
     free_port,
+    last_lines,
     start_server,
     wait_for_server,
 )
@@ -75,11 +76,11 @@ class PostgresServer:
                 *("--pgdata", self._data, "--username", OWNER, "--pwfile", password_file),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
             ],
-            self.log,
+            making_log := directory / "initdb.log",
             user=OWNER,
         )
         if making.wait(60) != 0:
-            raise ServerFailed(f"initdb failed:\n{self.log.read_text(errors='replace')}")
+            raise ServerFailed(f"initdb failed:\n{last_lines(making_log)}")
         self._settings = {
             **SETTINGS,
             "unix_socket_directories": str(directory),

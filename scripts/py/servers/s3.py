@@ -131,6 +131,13 @@ class Bucket:
             "AWS_DEFAULT_REGION": REGION,
         }
 
+    def upload_url(self, key: str) -> str:
+        """A URL that anybody may PUT an object to, for an hour."""
+        url: str = self._direct.generate_presigned_url(
+            "put_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=3600
+        )
+        return url
+
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Every object's size."""
         return {row["Key"]: int(row["Size"]) for row in self._rows(prefix)}
