@@ -25,11 +25,11 @@ from harness.disks import Disk, LoopDisk, TmpfsDisk
 from harness.duck import Clients, Version
 from harness.openduck import Home, lazy_unmount
 from harness.processes import Watchdog, run
+from harness.session import LOGS, SESSION, SHAKERS
+from servers.namespace import remove_namespace
 
-SESSION = pytest.StashKey[Path]()
-CLOSERS = pytest.StashKey[list[Callable[[], None]]]()
-SHAKERS = pytest.StashKey[list[Callable[[], None]]]()
-LOGS = pytest.StashKey[list[Callable[[], str]]]()
+# PostgreSQL, S3, proxies and hosts.
+pytest_plugins = ["harness.cluster"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +53,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=environment.get("OPENDUCK_LONG", "") not in ("", "0"),
         help="also run the tests that take minutes (OPENDUCK_LONG=1)",
     )
+    group.addoption(
+        "--hosts",
+        action="store_true",
+        default=environment.get("OPENDUCK_HOSTS", "") not in ("", "0"),
+        help="also collect test_hosts_*.py: several hosts with PostgreSQL and S3 (OPENDUCK_HOSTS=1)",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without --hosts the files for several hosts are not even looked at."""
+    is_for_hosts = collection_path.name.startswith("test_hosts_")
+    return True if is_for_hosts and not config.option.hosts else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,8 +81,11 @@ def pytest_configure(config: pytest.Config) -> None:
             "Pythons (2.0.0=/venv/bin/python,1.5.5=…), or let scripts/test do it"
         )
     # Below /tmp and readable by all, for the tests that change users; its name is in every command line.
-    root = Path(tempfile.mkdtemp(prefix="openduck-tests-", dir=os.environ.get("OPENDUCK_TEST_TMP"))).resolve()
+    root = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=os.environ.get("OPENDUCK_TEST_TMP"))).resolve()
     root.chmod(0o755)
+    leftovers.claim(root)
+    for killed in leftovers.killed_sessions(root.parent):
+        sweep(killed)
     config.stash[SESSION] = root
     # Inherited by all that the tests start, so that leftovers are found whatever their command line.
     os.environ["FUSE_TESTS_ROOT"] = f"{root}/"
@@ -83,8 +98,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The last net: what even the fixtures could not clean up goes now."""
     root = config.stash.get(SESSION, None)
-    if root is None:
-        return
+    if root is not None:
+        sweep(root)
+
+
+def sweep(root: Path) -> None:
+    """Takes away a session's directory and everything that still runs or is mounted in it."""
     for pid in leftovers.processes_of(root):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -92,6 +111,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         lazy_unmount(Path(point))
     for device in leftovers.loop_devices_of(root):
         run(["losetup", "-d", device])
+    for name in leftovers.namespaces_of(root):
+        remove_namespace(name)
     shutil.rmtree(root, ignore_errors=True)
 
 

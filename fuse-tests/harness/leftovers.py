@@ -13,6 +13,41 @@ from pathlib import Path
 
 from harness.disks import loop_devices
 from harness.processes import command_line, is_alive
+from servers.namespace import namespaces_named
+
+# How the directories of sessions begin.
+PREFIX = "openduck-tests-"
+OWNER = "owner"
+
+
+def claim(root: Path) -> None:
+    """Says that a session's directory belongs to this process."""
+    (root / OWNER).write_text(f"{os.getpid()} {start_of(os.getpid())}")
+
+
+def killed_sessions(parent: Path) -> list[Path]:
+    """The directories of sessions whose process ended without taking them away."""
+    found = []
+    for root in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid, start = (root / OWNER).read_text().split()
+            if start_of(int(pid)) != start:
+                found.append(root)
+    return found
+
+
+def start_of(pid: int) -> str:
+    """When a process began, in the kernel's ticks: process ids are given out again. Empty where it is
+    gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def namespaces_of(root: Path) -> list[str]:
+    """Network namespaces that carry a session's name."""
+    return namespaces_named(f"{root.name}-")
 
 
 def mounts_below(root: Path) -> list[str]:
@@ -65,6 +100,7 @@ def describe(root: Path) -> list[str]:
     """One line for each thing that was left behind."""
     left = [f"mount {point}" for point in mounts_below(root)]
     left += [f"loop device {device}" for device in loop_devices_of(root)]
+    left += [f"network namespace {name}" for name in namespaces_of(root)]
     for pid in processes_of(root):
         ports = listening_ports(pid)
         listening = f", listening on {', '.join(ports)}" if ports else ""

@@ -17,16 +17,15 @@ need_debian_packages() {
         die "there is no /dev/fuse: load the kernel's fuse module (modprobe fuse), or start the container with --device /dev/fuse"
 }
 
-# need_postgresql: installs the server that tests start for themselves.
+# need_postgresql: PostgreSQL's programs. The tests start servers of their own, so none is set up or
+# started for the machine where this installs it.
 need_postgresql() {
-    if compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null; then
-        return
-    fi
-    # Debian would make a cluster of its own and start it; nobody needs that one.
-    install_debian_packages postgresql-common openssl
-    as_root sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' \
-        /etc/postgresql-common/createcluster.conf
-    install_debian_packages postgresql
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    local settings=/etc/postgresql-common/createcluster.d/openduck.conf
+    as_root mkdir -p "${settings%/*}"
+    echo "create_main_cluster = false" | as_root tee "$settings" >/dev/null
+    install_debian_packages postgresql openssl
+    as_root rm "$settings"
 }
 
 install_debian_packages() {

@@ -14,5 +14,12 @@ TPCH_EXTENSION_VERSION=1.5.5
 PYTEST_DUCKDB_VERSION=2.0.0
 PYTEST_VERSION=9.2.0
 
+# And the client that looks into the S3 server below.
+BOTO3_VERSION=1.44.5
+
 # The file-system exerciser, from crates.io.
 FSX_VERSION=0.3.2
+
+# The S3 server of the tests, from crates.io. It needs Rust 1.92; the next one needs 1.96, and older
+# ones read a whole object for each range of it.
+S3_SERVER_VERSION=0.14.1

@@ -43,5 +43,6 @@ packages_of() {
     fi
     if [[ $1 == "$PYTEST_DUCKDB_VERSION" ]]; then
         echo "pytest==$PYTEST_VERSION"
+        echo "boto3==$BOTO3_VERSION"
     fi
 }

@@ -38,3 +38,14 @@ need_fsx() {
         cargo install --locked --force --root "$CACHE_DIR/fsx" --version "=$FSX_VERSION" fsx
     fi
 }
+
+# need_s3_server: a real S3 server for the tests; sets OPENDUCK_S3_SERVER to it.
+need_s3_server() {
+    local root=$CACHE_DIR/s3s-fs
+    export OPENDUCK_S3_SERVER=$root/bin/s3s-fs
+    if [[ $("$OPENDUCK_S3_SERVER" --version 2>/dev/null) != "s3s-fs $S3_SERVER_VERSION" ]]; then
+        cargo install --locked --force --root "$root" --target-dir "$root/target" \
+            --version "=$S3_SERVER_VERSION" --features binary s3s-fs
+        rm -rf "$root/target"
+    fi
+}

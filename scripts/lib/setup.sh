@@ -19,11 +19,17 @@ setup_to_run() {
     step "openduck-fs (cargo build --release)" build_openduck_fs
 }
 
-# setup_to_test: PostgreSQL and the file-system exerciser on top.
+# setup_to_test: the servers and the file-system exerciser on top.
 setup_to_test() {
     setup_to_run
-    in_turn step "PostgreSQL" need_postgresql
+    setup_servers
     in_turn step "fsx $FSX_VERSION" need_fsx
+}
+
+# setup_servers: what several hosts share.
+setup_servers() {
+    in_turn step "PostgreSQL" need_postgresql
+    in_turn step "S3 server (s3s-fs $S3_SERVER_VERSION)" need_s3_server
 }
 
 set_up_tools() {

@@ -30,7 +30,7 @@ def measure(bench: Bench) -> None:
     """Every subject, every temperature, both kinds of reading."""
     data = Tpch(bench.settings.scale_factor)
     bench.report.heading(f"scans and TPC-H, SF{bench.settings.scale_factor:g}")
-    data.prepare(bench)
+    data.prepare(bench.place)
     place, plain = bench.place, bench.plain("tpch.duckdb")
     live = place.mount("tpch")
     with bench.duck() as duck:

@@ -23,10 +23,14 @@ class Row:
     bar: float | None = None
     note: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
+    # Whether the bar is what the value must at least be.
+    is_floor: bool = False
 
     def passes(self) -> bool | None:
         """Whether the bar is kept; `None` where there is none."""
-        return None if self.bar is None else self.value <= self.bar
+        if self.bar is None:
+            return None
+        return self.value >= self.bar if self.is_floor else self.value <= self.bar
 
 
 def against_plain(what: str, subject: list[float], plain: list[float], bar: float) -> Row:
@@ -75,7 +79,7 @@ def line(row: Row) -> str:
     spread = ""
     if row.least is not None and row.most is not None:
         spread = f"{figure(row.least, row.unit)}..{figure(row.most, row.unit)}"
-    bar = "" if row.bar is None else f"<= {figure(row.bar, row.unit)}"
+    bar = "" if row.bar is None else f"{'>=' if row.is_floor else '<='} {figure(row.bar, row.unit)}"
     return f"  {mark} {row.what:<46} {value:>12} {spread:>17} {bar:>9}  {row.note}".rstrip()
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from fsbench.bench import Bench
+from harness.workplace import Workplace
 
 MAKE = """
 import json, sys
@@ -36,11 +36,11 @@ class Tpch:
         self.path = cache / f"sf{scale_factor:g}.duckdb"
         self._queries = cache / f"sf{scale_factor:g}.json"
 
-    def prepare(self, bench: Bench) -> None:
+    def prepare(self, place: Workplace) -> None:
         """Makes the data if it is not in the cache."""
         if self.path.exists():
             return
-        making = bench.plain("making.duckdb")
+        making = place.directory / "making.duckdb"
         command = [os.environ["OPENDUCK_TPCH_PYTHON"], "-c", MAKE]
         subprocess.run([*command, str(making), str(self._queries), f"{self._scale_factor:g}"], check=True)
         making.rename(self.path)

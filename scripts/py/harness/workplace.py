@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -50,7 +50,9 @@ class Mount:
 class Workplace:
     """See the module's text. Use it in a `with` statement."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is what openduck-fs finds beside this process's own."""
+        self.environment = environment or {}
         self.binary = os.environ["OPENDUCK_FS"]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openduck"
         cache.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,7 @@ class Workplace:
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
                 start_new_session=True,
                 timeout=timeout_s,
                 check=False,
