@@ -1,9 +1,10 @@
-//! Metrics: what a mount says of itself, for Prometheus.
+//! Metrics: what a mount says of itself, and the daemon of all databases, for Prometheus.
 //!
-//! Nothing is counted here: each scrape asks for the status anew and writes it down in the
+//! Nothing is counted here: each scrape asks for the state anew and writes it down in the
 //! OpenMetrics text format. The server answers `GET /metrics` and nothing else, in a thread of its
 //! own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use prometheus_client::encoding::EncodeLabelSet;
+use layerd::catalog::Database;
+use layerd::id::Timestamp;
+use layerd::store::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,15 +25,16 @@ use prometheus_client::registry::Registry;
 
 use crate::status::Status;
 
-/// Gives the states to report, at each scrape.
-pub type Source = Arc<dyn Fn() -> Vec<Status> + Send + Sync>;
+/// Gives what is to be reported, at each scrape.
+pub type Source = Arc<dyn Fn() -> Vec<Subject> + Send + Sync>;
 
-/// What tells one mount's values from another's.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Labels {
-    database: String,
-    dir: String,
-    mode: String,
+/// One thing that values are told of.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// What tells it from others: name and value.
+    pub labels: Vec<(String, String)>,
+    /// Name, help, and value; what is not known is left out.
+    pub values: Vec<(&'static str, &'static str, Option<f64>)>,
 }
 
 /// Serves `GET /metrics` at `address` until the process ends. Returns the address, with the port
@@ -71,63 +75,139 @@ async fn answer(source: Source) -> impl IntoResponse {
     }
 }
 
-/// One value of a status, if it is known.
-type Value = fn(&Status) -> Option<f64>;
+/// A mount's values. Numbers that only grow are gauges too: they begin anew with each mount.
+#[must_use]
+pub fn of_mount(status: &Status) -> Subject {
+    let cache = &status.cache;
+    Subject {
+        labels: vec![
+            ("database".to_owned(), status.database.clone()),
+            ("dir".to_owned(), status.dir.display().to_string()),
+            ("mode".to_owned(), status.mode.to_owned()),
+        ],
+        values: vec![
+            (
+                "openduck_mount_head_lsn",
+                "Last acknowledged commit of the database",
+                status.head_lsn.map(|lsn| lsn.0 as f64),
+            ),
+            (
+                "openduck_mount_lsn",
+                "Commit that an open sees now",
+                status.lsn.map(|lsn| lsn.0 as f64),
+            ),
+            (
+                "openduck_mount_epoch",
+                "Number of the writer's lease",
+                status.epoch.map(|epoch| epoch.0 as f64),
+            ),
+            (
+                "openduck_mount_layers",
+                "Layers in the image's chain",
+                status.layers.map(|count| count as f64),
+            ),
+            (
+                "openduck_mount_local_bytes",
+                "Bytes of the database's layers",
+                status.bytes_local.map(|bytes| bytes as f64),
+            ),
+            (
+                "openduck_mount_remote_bytes",
+                "Bytes of them in the remote store, as stored",
+                Some(status.bytes_remote as f64),
+            ),
+            (
+                "openduck_mount_upload_lag_seconds",
+                "Age of the oldest acknowledged commit that is not in the remote store",
+                Some(status.upload_lag_ms as f64 / 1000.0),
+            ),
+            (
+                "openduck_mount_cache_hits",
+                "Reads of remote layers that found their bytes here",
+                Some(cache.hits as f64),
+            ),
+            (
+                "openduck_mount_cache_misses",
+                "Reads of remote layers that had to wait for the store",
+                Some(cache.misses as f64),
+            ),
+            (
+                "openduck_mount_fetched_bytes",
+                "Bytes fetched from the remote store",
+                Some(cache.bytes as f64),
+            ),
+        ],
+    }
+}
 
-/// Name, help, value. Numbers that only grow are gauges too: a mount's counters begin anew with it.
-const METRICS: [(&str, &str, Value); 10] = [
-    (
-        "head_lsn",
-        "Last acknowledged commit of the database",
-        |it| it.head_lsn.map(|lsn| lsn.0 as f64),
-    ),
-    ("lsn", "Commit that an open sees now", |it| {
-        it.lsn.map(|lsn| lsn.0 as f64)
-    }),
-    ("epoch", "Number of the writer's lease", |it| {
-        it.epoch.map(|epoch| epoch.0 as f64)
-    }),
-    ("layers", "Layers in the image's chain", |it| {
-        it.layers.map(|count| count as f64)
-    }),
-    ("local_bytes", "Bytes of the database's layers", |it| {
-        it.bytes_local.map(|bytes| bytes as f64)
-    }),
-    ("remote_bytes", "Bytes of them in the remote store", |it| {
-        Some(it.bytes_remote as f64)
-    }),
-    (
-        "upload_lag_seconds",
-        "Age of the oldest acknowledged commit that is not in the remote store",
-        |it| Some(it.upload_lag_ms as f64 / 1000.0),
-    ),
-    ("cache_hits", "Reads that found their bytes here", |it| {
-        Some(it.cache.hits as f64)
-    }),
-    ("cache_misses", "Reads that had to fetch", |it| {
-        Some(it.cache.misses as f64)
-    }),
-    (
-        "fetched_bytes",
-        "Bytes fetched from the remote store",
-        |it| Some(it.cache.bytes as f64),
-    ),
-];
+/// All databases of a store, as its catalog has them; a catalog that does not answer gives none,
+/// and `openduck_catalog_up` tells.
+#[must_use]
+pub fn of_store(store: &Arc<Store>) -> Vec<Subject> {
+    let databases = store.catalog().databases();
+    let up = Subject {
+        labels: Vec::new(),
+        values: vec![(
+            "openduck_catalog_up",
+            "Whether the catalog answers",
+            Some(f64::from(u8::from(databases.is_ok()))),
+        )],
+    };
+    let of_database = |database: &Database| Subject {
+        labels: vec![("database".to_owned(), database.name.to_string())],
+        values: vec![
+            (
+                "openduck_database_head_lsn",
+                "Newest published commit",
+                Some(database.head.lsn().0 as f64),
+            ),
+            (
+                "openduck_database_head_age_seconds",
+                "Age of the newest published commit",
+                Some((Timestamp::now().0 - database.head.time.0) as f64 / 1e9),
+            ),
+            (
+                "openduck_database_written",
+                "Whether a writer holds the lease",
+                store
+                    .catalog()
+                    .lease(database.id)
+                    .ok()
+                    .map(|lease| f64::from(u8::from(lease.is_some()))),
+            ),
+            (
+                "openduck_database_bytes",
+                "Bytes of its layers",
+                store.bytes(database).ok().map(|bytes| bytes as f64),
+            ),
+            (
+                "openduck_database_remote_bytes",
+                "Bytes of them in the remote store, as stored",
+                store.bytes_remote(database).ok().map(|bytes| bytes as f64),
+            ),
+        ],
+    };
+    let all = databases.unwrap_or_default();
+    std::iter::once(up)
+        .chain(all.iter().map(of_database))
+        .collect()
+}
 
-fn text(mounts: &[Status]) -> Result<String, std::fmt::Error> {
-    let mut registry = Registry::with_prefix("openduck_mount");
-    for (name, help, value) in METRICS {
-        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
-        for status in mounts {
-            if let Some(value) = value(status) {
-                let labels = Labels {
-                    database: status.database.clone(),
-                    dir: status.dir.display().to_string(),
-                    mode: status.mode.to_owned(),
-                };
-                family.get_or_create(&labels).set(value);
+fn text(subjects: &[Subject]) -> Result<String, std::fmt::Error> {
+    type Values = Family<Vec<(String, String)>, Gauge<f64, AtomicU64>>;
+    let mut families: BTreeMap<&str, (&str, Values)> = BTreeMap::new();
+    for subject in subjects {
+        for (name, help, value) in &subject.values {
+            let (_, family) = families
+                .entry(name)
+                .or_insert_with(|| (help, Values::default()));
+            if let Some(value) = value {
+                family.get_or_create(&subject.labels).set(*value);
             }
         }
+    }
+    let mut registry = Registry::default();
+    for (name, (help, family)) in families {
         registry.register(name, help, family);
     }
     let mut text = String::new();
@@ -178,7 +258,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_what_is_known_and_leaves_out_what_is_not() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let address = serve(any, Arc::new(|| vec![status()])).unwrap();
+        let address = serve(any, Arc::new(|| vec![of_mount(&status())])).unwrap();
         let answer = ask(address, "/metrics");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let labels = r#"{database="my\"db",dir="/mnt/a",mode="rw"}"#;

@@ -111,6 +111,12 @@ impl Mounted {
         self.state.mode()
     }
 
+    /// The home.
+    #[must_use]
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.state.store)
+    }
+
     /// The live database's writer.
     #[must_use]
     pub fn writer(&self) -> Option<Arc<Writer>> {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::compact::Effort;
 use crate::id::DatabaseId;
+use crate::remote::cache::CacheConfig;
 use crate::store::{Result, Store};
 
 /// How often each kind of care is looked at.
 const SEAL_PATIENCE: Duration = Duration::from_secs(30);
 const COMPACT_EVERY: Duration = Duration::from_secs(60);
-const GC_EVERY: Duration = Duration::from_secs(3600);
+/// How often garbage is collected.
+pub const GC_EVERY: Duration = Duration::from_secs(3600);
 /// Compaction begins only with so much of the disk free: it writes before it gives back.
 const FREE_PERCENT_MIN: u64 = 10;
 
@@ -44,40 +46,56 @@ impl Caretaker {
         }
     }
 
-    /// One round. `position` is how far the log has got: it tells whether the writer pauses.
-    /// Returns whether layers were replaced.
-    pub fn round(
-        &mut self,
-        position: u64,
-        free: (u64, u64),
-        ended: &dyn Fn() -> bool,
-    ) -> Result<bool> {
+    /// One round of a writer. `position` is how far its log has got: it tells whether it pauses.
+    /// Returns whether its image should be loaded anew: layers were replaced, or local copies
+    /// dropped.
+    pub fn round(&mut self, position: u64, ended: &dyn Fn() -> bool) -> Result<bool> {
         let paused = position == self.position;
         self.position = position;
-        let pace = Pace::new(ended);
-        if paused || self.waiting_since.elapsed() >= SEAL_PATIENCE {
+        let may_seal = paused || self.waiting_since.elapsed() >= SEAL_PATIENCE;
+        if may_seal {
             self.waiting_since = Instant::now();
-            self.store.seal_rotated(self.database, &|| pace.rest())?;
         }
-        let mut replaced = false;
-        if self.compacted.elapsed() >= COMPACT_EVERY && free.0 * 100 >= free.1 * FREE_PERCENT_MIN {
-            self.compacted = Instant::now();
-            let database = self.store.catalog().database_by_id(self.database)?;
-            let report =
-                self.store
-                    .compact_with(&database, Effort::BACKGROUND, &|_, _| (), &|| pace.rest())?;
-            if report.layers_before > 0 {
-                tracing::info!(?report, "compacted");
-                replaced = true;
-            }
+        let replaced = self.care(may_seal, ended)?;
+        let dropped = self.store.drop_local_copies(CacheConfig::default())?;
+        if dropped > 0 {
+            tracing::info!(dropped, "dropped local copies of layers that the store has");
         }
         if self.collected.elapsed() >= GC_EVERY {
             self.collected = Instant::now();
-            let report = self.store.gc(None, false)?;
-            tracing::info!(?report, "collected garbage");
+            collect(&self.store)?;
         }
-        Ok(replaced)
+        Ok(replaced || dropped > 0)
     }
+
+    /// Seals what waits for it, and compacts where that is due and pays. Returns whether layers were
+    /// replaced.
+    pub fn care(&mut self, may_seal: bool, ended: &dyn Fn() -> bool) -> Result<bool> {
+        let pace = Pace::new(ended);
+        if may_seal {
+            self.store.seal_rotated(self.database, &|| pace.rest())?;
+        }
+        let (free, total) = self.store.free_space()?;
+        if self.compacted.elapsed() < COMPACT_EVERY || free * 100 < total * FREE_PERCENT_MIN {
+            return Ok(false);
+        }
+        self.compacted = Instant::now();
+        let database = self.store.catalog().database_by_id(self.database)?;
+        let report = self
+            .store
+            .compact_with(&database, Effort::BACKGROUND, &|_, _| (), &|| pace.rest())?;
+        if report.layers_before > 0 {
+            tracing::info!(?report, "compacted");
+        }
+        Ok(report.layers_before > 0)
+    }
+}
+
+/// One collection of garbage.
+pub fn collect(store: &Arc<Store>) -> Result<()> {
+    let report = store.gc(None, false)?;
+    tracing::info!(?report, "collected garbage");
+    Ok(())
 }
 
 /// Keeps background work at a fifth of the time.

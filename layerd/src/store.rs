@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use serde::Serialize;
 
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
-    self, Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerRow, LayerState, Lease,
-    NewSnapshot, Snapshot, StatePoint, without_credentials,
+    self, Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerKind, LayerRow,
+    LayerState, Lease, NewSnapshot, Snapshot, StatePoint, without_credentials,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::error::FsError;
@@ -33,6 +34,7 @@ use crate::recover::RecoverError;
 use crate::reference::Ref;
 use crate::remote::cache::{Cache, CacheConfig};
 use crate::remote::objects::{Objects, ObjectsError};
+use crate::remote::prefetch::prefetch;
 use crate::remote::stats::StatsNow;
 use crate::remote::tier::Tier;
 use crate::remote::upload::UploadError;
@@ -620,6 +622,37 @@ impl Store {
             }
         };
         Writer::open(self, &database, lease, options)
+    }
+
+    /// Fetches all that one state needs from the remote store into the cache, until `stop` is set;
+    /// does nothing where the store is local. After an error another call goes on from there.
+    pub fn prefetch(
+        self: &Arc<Self>,
+        name: &DatabaseName,
+        reference: &Ref,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let Some(tier) = self.files.tier() else {
+            return Ok(());
+        };
+        let database = self.database(name)?;
+        let state = self.resolve(&database, reference)?;
+        let (chain, _pin) = self.pin(database.id, state.point)?;
+        let failed = |error| io_error("fetch ahead", error);
+        let mut files = Vec::new();
+        for row in chain.layers.iter().filter(|row| !self.files.has(row)) {
+            match (row.kind, row.end) {
+                (LayerKind::Delta, _) => {
+                    files.push(tier.delta(row.id, &row.segments).map_err(failed)?);
+                }
+                (LayerKind::Image, size) => {
+                    let size = size.unwrap_or(0);
+                    let (image, sums) = tier.image(row.id, size, &row.segments).map_err(failed)?;
+                    files.extend([image, sums]);
+                }
+            }
+        }
+        prefetch(&files, &|_, _| (), stop).map_err(failed)
     }
 
     /// Resolves, pins and loads one state.

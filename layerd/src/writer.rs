@@ -147,6 +147,8 @@ impl Default for WriterOptions {
 const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The catalog's head moves at most this often.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether another host replaced layers.
+const GENERATION_EVERY: Duration = Duration::from_secs(10);
 /// How often the background looks for something to do.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 /// A layer of this size is ended at the next commit.
@@ -579,7 +581,7 @@ impl Writer {
     /// Takes over what compaction made of the layers below: the live image is loaded anew from
     /// the catalog's chain, caught up with the log, and swapped in. Nothing waits for it.
     pub fn reload(&self) -> Result<(), StoreError> {
-        self.shared.reload()
+        self.shared.reload(false)
     }
 
     /// How long the oldest commit that is not in the remote store has been waiting for it.
@@ -745,24 +747,31 @@ impl Shared {
 
     fn maintenance_loop(&self) {
         let mut caretaker = Caretaker::new(&self.store, self.database);
+        let mut looked = Instant::now();
         let mut publishing = self.publishing.lock();
         while !publishing.ended {
             let until = Instant::now() + MAINTENANCE_EVERY;
             while !publishing.ended && !self.wake.wait_until(&mut publishing, until).timed_out() {}
             if !publishing.ended {
-                MutexGuard::unlocked(&mut publishing, || self.maintain(&mut caretaker));
+                MutexGuard::unlocked(&mut publishing, || {
+                    self.maintain(&mut caretaker, &mut looked)
+                });
             }
         }
     }
 
-    fn maintain(&self, caretaker: &mut Caretaker) {
+    fn maintain(&self, caretaker: &mut Caretaker, looked: &mut Instant) {
         let ended = || self.publishing.lock().ended;
         let mut round = || -> Result<(), StoreError> {
             if self.wants_rotation() {
                 self.rotate()?;
             }
-            if caretaker.round(self.log.position().1, self.space()?, &ended)? {
-                self.reload()?;
+            if caretaker.round(self.log.position().1, &ended)? {
+                self.reload(true)?;
+            } else if self.uploads.is_some() && looked.elapsed() >= GENERATION_EVERY {
+                *looked = Instant::now();
+                // Another host may have compacted.
+                self.reload(false)?;
             }
             Ok(())
         };
@@ -937,11 +946,13 @@ impl Shared {
         Ok(pin.set(&layers)?)
     }
 
-    fn reload(&self) -> Result<(), StoreError> {
+    /// With `anyway`, also where the catalog's layers are the ones that are in use.
+    fn reload(&self, anyway: bool) -> Result<(), StoreError> {
         // The active layer stays the active one meanwhile; all else goes on.
         let _rotation = self.rotation.lock();
         let catalog = self.store.catalog();
-        if catalog.database_by_id(self.database)?.generation == self.active.lock().generation {
+        let generation = catalog.database_by_id(self.database)?.generation;
+        if !anyway && generation == self.active.lock().generation {
             return Ok(());
         }
         let active = self.log.position().0;

@@ -97,7 +97,7 @@ fn read_file(home: &Path) -> Result<File> {
 }
 
 /// A URL of a local path with that path made absolute; any other URL as it is.
-fn absolute(url: &str, base: &Path) -> String {
+pub(crate) fn absolute(url: &str, base: &Path) -> String {
     for scheme in ["sqlite:", "file:"] {
         if let Some(path) = url.strip_prefix(scheme)
             && !path.is_empty()

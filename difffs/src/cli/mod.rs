@@ -11,6 +11,7 @@ mod databases;
 mod diff;
 mod format;
 mod history;
+mod maintain;
 mod mount;
 mod output;
 mod progress;
@@ -104,11 +105,13 @@ enum Command {
     Undrop(databases::Undrop),
     Import(transfer::Import),
     Export(transfer::Export),
+    Copy(transfer::Copy),
     Diff(diff::Diff),
     Verify(care::Verify),
     Compact(care::Compact),
     Gc(care::Gc),
     Retention(databases::Retention),
+    Daemon(maintain::Daemon),
     Completions(Completions),
 }
 
@@ -148,6 +151,17 @@ impl Context {
 
     fn store(&self) -> Result<Arc<Store>> {
         Ok(Store::open(&self.config)?)
+    }
+
+    /// Another catalog and store, seen from this home.
+    fn other_store(&self, meta: String, objects: String) -> Result<Arc<Store>> {
+        let directory = std::env::current_dir()
+            .context("cannot tell the current directory; change to one that exists")?;
+        Ok(Store::open(&StoreConfig {
+            home: self.config.home.clone(),
+            meta: Some(config::absolute(&meta, &directory)),
+            objects: Some(config::absolute(&objects, &directory)),
+        })?)
     }
 
     fn registry(&self) -> Registry {
@@ -212,6 +226,7 @@ fn execute(cli: Cli) -> Result<()> {
     let reply = match cli.command {
         // It tells its own story, while it goes on serving.
         Command::Mount(command) => return command.run(&context),
+        Command::Daemon(command) => return command.run(&context),
         command => {
             log_to_stderr_if_asked();
             reply_to(command, &context)?
@@ -243,12 +258,15 @@ fn reply_to(command: Command, context: &Context) -> Result<Reply> {
         Command::Undrop(command) => command.run(context),
         Command::Import(command) => command.run(context),
         Command::Export(command) => command.run(context),
+        Command::Copy(command) => command.run(context),
         Command::Diff(command) => command.run(context),
         Command::Verify(command) => command.run(context),
         Command::Compact(command) => command.run(context),
         Command::Gc(command) => command.run(context),
         Command::Retention(command) => command.run(context),
-        Command::Mount(_) | Command::Completions(_) => unreachable!("these print for themselves"),
+        Command::Mount(_) | Command::Daemon(_) | Command::Completions(_) => {
+            unreachable!("these print for themselves")
+        }
     }
 }
 

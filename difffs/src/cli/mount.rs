@@ -62,6 +62,9 @@ pub(crate) struct Mount {
     /// How long after a commit it is in a remote store, while that keeps up
     #[arg(long, value_name = "DURATION", value_parser = format::parse_duration, default_value = "1s")]
     lag: Duration,
+    /// Fetch everything from a remote store in the background, so that reads become local
+    #[arg(long)]
+    prefetch: bool,
     /// Serve metrics for Prometheus at http://ADDR/metrics; a port alone is on 127.0.0.1
     #[arg(long, value_name = "ADDR", value_parser = target::listen_address)]
     metrics: Option<SocketAddr>,
@@ -97,6 +100,7 @@ impl Mount {
             target: self.target,
             dir: self.dir,
             follow: self.follow,
+            prefetch: self.prefetch,
             metrics: self.metrics,
             writer: WriterOptions {
                 steal: self.steal,
@@ -179,7 +183,11 @@ fn server_command(context: &Context, job: &Job) -> Result<Command> {
         command.arg(format!("--metrics={address}"));
     }
     command.arg(format!("--lag={}ms", job.writer.lag.as_millis()));
-    for (flag, wanted) in [("--follow", job.follow), ("--steal", job.writer.steal)] {
+    for (flag, wanted) in [
+        ("--follow", job.follow),
+        ("--steal", job.writer.steal),
+        ("--prefetch", job.prefetch),
+    ] {
         if wanted {
             command.arg(flag);
         }
@@ -223,6 +231,7 @@ mod tests {
             dir: "/mnt".into(),
             follow: false,
             writer: WriterOptions::default(),
+            prefetch: false,
             metrics: None,
         };
         let command = server_command(&context, &job).unwrap();

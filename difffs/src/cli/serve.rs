@@ -11,7 +11,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use layerd::catalog::CatalogError;
@@ -32,6 +34,9 @@ use crate::metrics;
 use crate::registry::{MountEntry, Reservation};
 use crate::server::{self, MountOptions, Mounted};
 
+/// How long fetching ahead rests after a failure.
+const PREFETCH_PAUSE: Duration = Duration::from_secs(5);
+
 /// What to mount, and where.
 pub(crate) struct Job {
     pub(crate) target: Target,
@@ -39,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) dir: PathBuf,
     pub(crate) follow: bool,
     pub(crate) writer: WriterOptions,
+    /// Fetch everything beside the work.
+    pub(crate) prefetch: bool,
     /// Where to serve metrics.
     pub(crate) metrics: Option<SocketAddr>,
 }
@@ -155,10 +162,16 @@ pub(crate) fn serve(
             created,
         };
         let opened = end_on_signals(&mounted).and_then(|()| {
+            if job.prefetch {
+                fetch_ahead(&mounted, &job.target)?;
+            }
             if let Some(address) = job.metrics {
                 let mounted = Arc::clone(&mounted);
-                metrics::serve(address, Arc::new(move || vec![mounted.status()]))
-                    .with_context(|| format!("cannot serve metrics at {address}"))?;
+                metrics::serve(
+                    address,
+                    Arc::new(move || vec![metrics::of_mount(&mounted.status())]),
+                )
+                .with_context(|| format!("cannot serve metrics at {address}"))?;
             }
             if let Some(reservation) = &reservation {
                 control = Some(open_to_others(&mounted, &live, reservation)?);
@@ -233,6 +246,26 @@ fn end_on_signals(mounted: &Arc<Mounted>) -> Result<()> {
             for signal in signals.forever() {
                 tracing::info!(signal, "asked to end");
                 mounted.end();
+            }
+        })
+        .context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Fetches what the mounted state needs from a remote store, beside the work, until it is all here
+/// or the process ends.
+fn fetch_ahead(mounted: &Arc<Mounted>, target: &Target) -> Result<()> {
+    let (mounted, database) = (Arc::downgrade(mounted), target.database().clone());
+    let reference = target.state().clone();
+    thread::Builder::new()
+        .name("prefetch".into())
+        .spawn(move || {
+            while let Some(store) = mounted.upgrade().map(|mounted| mounted.store()) {
+                match store.prefetch(&database, &reference, &AtomicBool::new(false)) {
+                    Ok(()) => return tracing::info!("everything is here"),
+                    Err(error) => tracing::warn!(%error, "cannot fetch ahead; trying again"),
+                }
+                thread::sleep(PREFETCH_PAUSE);
             }
         })
         .context("cannot start a thread")?;

@@ -89,3 +89,51 @@ impl Export {
         ))
     }
 }
+
+/// Copy a database, with its history, to another catalog and store
+///
+/// From a home of its own to PostgreSQL and a bucket, or back. Commits and snapshots keep their
+/// numbers and names; the database here stays as it is. Refused while it is mounted for writing.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  OPENDUCK_TO_META=postgres://me:secret@db/openduck openduck-fs copy sales --to-objects s3://bucket/ducks"
+)]
+pub(crate) struct Copy {
+    /// What to copy
+    #[arg(value_name = "DB")]
+    database: DatabaseName,
+    /// The other catalog; a URL with a password is better given as OPENDUCK_TO_META
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OPENDUCK_TO_META",
+        hide_env_values = true
+    )]
+    to_meta: String,
+    /// The other store of layers
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OPENDUCK_TO_OBJECTS",
+        hide_env_values = true
+    )]
+    to_objects: String,
+}
+
+impl Copy {
+    pub(crate) fn run(self, context: &Context) -> Result<Reply> {
+        let store = context.store()?;
+        let target = context.other_store(self.to_meta, self.to_objects)?;
+        let name = &self.database;
+        let database = progress::with_bar(format!("copying {name}"), |progress| {
+            store.copy_to(name, &target, progress)
+        })
+        .with_context(|| format!("copy of {name}"))?;
+        let bytes = target.bytes(&database)?;
+        let (lsn, size) = (database.head.lsn(), format::size(bytes));
+        Ok(Reply::new(
+            json!({ "database": databases::document(&database, bytes) }),
+            format!("copied {name}, {size}, at lsn {lsn}, with its history"),
+        ))
+    }
+}
