@@ -2,7 +2,7 @@
 //!
 //! A hint, never the truth: the count may grow for nothing, and says only that the catalog is
 //! worth asking. While word comes through, nothing is published without the count growing soon
-//! after. That it does not come through any more is noticed within 10 s; then
+//! after, or at the latest after a few seconds. That it does not come through any more is noticed within 10 s; then
 //! [`Changes::is_live`] is false, and when it is true again the count has grown.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,8 +1,8 @@
 //! The catalog in a PostgreSQL database, for processes of several hosts.
 //!
 //! All tables are in a schema of their own, so that several stores, and other programs, can share
-//! a database. No state is kept in a session: every transaction sets what it needs, so that a
-//! pooler may stand between.
+//! a database. Nothing but listening is kept in a session: every transaction sets what it needs,
+//! so that a pooler may stand between (whose users are told of commits late, see `watch`).
 //!
 //! **Turns.** The calls' rules are written for one writer at a time. An advisory lock per store
 //! gives that: a writing transaction takes it alone, or, where it changes one database only (a

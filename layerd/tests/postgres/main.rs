@@ -1,8 +1,8 @@
 //! The catalog in PostgreSQL, against a real server: the claims that every catalog is held to, and
 //! what is PostgreSQL's own.
 //!
-//! `OPENDUCK_TEST_POSTGRES` names a server by a URL whose user may create schemas; without it the
-//! tests start one. Those that restart a server start one of their own in any case.
+//! `OPENDUCK_TEST_POSTGRES` names a server by a URL whose user may create schemas and roles;
+//! without it the tests start one. Those that restart a server start one of their own in any case.
 
 #![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
 

@@ -24,8 +24,9 @@ fn race<T: Send>(harness: &dyn Harness, act: impl Fn(&dyn Catalog, usize) -> T +
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
+                // Here, so that what fails does so before the others wait for it.
+                let catalog = harness.connect();
                 scope.spawn(move || {
-                    let catalog = harness.connect();
                     ready.wait();
                     act(&*catalog, number)
                 })

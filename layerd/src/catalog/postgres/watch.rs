@@ -3,6 +3,9 @@
 //! It is live from the moment the server took note of it until it ends, is silent for too long, or
 //! does not answer a question that it is asked each few seconds. Then it is made anew, after a
 //! time that doubles from try to try.
+//!
+//! Each answer to that question counts as a change: so what is told on another way than to us (a
+//! pooler that shares sessions swallows it) is seen late, but seen.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -64,7 +67,7 @@ async fn listen_once(location: &Location, changes: &Changes) -> bool {
         changes.begin();
     };
     let heard = pin!(hear(connection, changes));
-    let asked = pin!(ask(client, location.channel(), begin));
+    let asked = pin!(ask(client, location.channel(), begin, || changes.grow()));
     select(heard, asked).await;
     was_live.load(Ordering::Relaxed)
 }
@@ -79,8 +82,8 @@ async fn hear(mut connection: Connection<Socket, Stream>, changes: &Changes) {
 }
 
 /// Asks the server to tell, calls `begin` when it said that it will, and asks again and again
-/// whether it is there, until it is not.
-async fn ask(client: Client, channel: String, begin: impl Fn()) {
+/// whether it is there, calling `alive` each time, until it is not.
+async fn ask(client: Client, channel: String, begin: impl Fn(), alive: impl Fn()) {
     let answered = async |question: &str| {
         let answer = timeout(PROBE_TIMEOUT, client.batch_execute(question)).await;
         matches!(answer, Ok(Ok(())))
@@ -90,6 +93,7 @@ async fn ask(client: Client, channel: String, begin: impl Fn()) {
     }
     begin();
     while answered("").await {
+        alive();
         sleep(PROBE_EVERY).await;
     }
 }
