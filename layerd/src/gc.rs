@@ -75,7 +75,7 @@ impl Store {
     fn delete_object(&self, name: &str, dry_run: bool) -> Result<u64> {
         let freed = disk_bytes(&self.files().layer_directory().join(name));
         if !dry_run {
-            self.objects()?.delete(&format!("{LAYERS}/{name}"))?;
+            self.objects()?.delete([format!("{LAYERS}/{name}")])?;
         }
         Ok(freed)
     }

@@ -593,7 +593,8 @@ impl RemoteLayer {
         let Ok(mut decoder) = FrameDecoder::new() else {
             return;
         };
-        for frame in table.frames.iter().filter(|frame| frame.at >= from) {
+        let along = |frame: &&Frame| frame.at >= from && frame.kind != FrameKind::Zeros;
+        for frame in table.frames.iter().filter(along) {
             let stored = (frame.at - from) as usize..(frame.stored_end() - from) as usize;
             match bytes
                 .get(stored)

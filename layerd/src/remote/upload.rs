@@ -18,13 +18,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::encode::{Encoder, ReadLayer};
+use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
 use super::runtime::{bounded, runtime};
 use super::segment::{ENTRY_LENGTH, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
-use crate::id::{DatabaseId, LayerId, random_u64};
+use crate::id::{DatabaseId, LayerId};
 
 /// Parts of one upload that are on their way at the same time; one or two more are being made.
 pub const PARTS_IN_FLIGHT: usize = 3;
@@ -86,12 +87,7 @@ pub fn upload(
     read: ReadLayer<'_>,
 ) -> Result<Segment, UploadError> {
     let layer = range.layer;
-    let key = format!(
-        "{}/{layer}/{:012x}-{:016x}",
-        range.database,
-        range.begin,
-        random_u64()
-    );
+    let key = SegmentKey::random(range.database, layer, range.begin).to_string();
     let path = Key::from(key.as_str());
     let unread = |source| UploadError::Layer { layer, source };
     let failed = |source| UploadError::Store { layer, source };
@@ -300,9 +296,11 @@ mod tests {
         for length in [1, 4096, 1_000_000, 60 << 20] {
             let segment = send(&store, &noise[..length]).unwrap();
             assert_eq!((segment.begin, segment.end), (0, length as u64));
-            let prefix = format!("{}/{LAYER}/000000000000-", DatabaseId(9));
-            assert!(segment.key.starts_with(&prefix), "{}", segment.key);
-            assert_eq!(segment.key.len(), prefix.len() + 16);
+            let key: SegmentKey = segment.key.parse().unwrap();
+            assert_eq!(
+                (key.database, key.layer, key.begin),
+                (DatabaseId(9), LAYER, 0)
+            );
             assert!(segment.tail <= segment.bytes);
             assert_eq!(segment.bytes > 2 * PART as u64, length > 40 << 20);
         }
