@@ -6,6 +6,8 @@
 //! Nothing here is ever the only copy, so nothing is synced, and every failure of the local disk
 //! means a slower read, not an error.
 //!
+//! It asks for a file system with `fallocate` and hole punching; on others nothing is kept.
+//!
 //! An open file holds a shared lock on its data; eviction removes only files that it can lock
 //! alone. Choosing what goes belongs to `evict.rs`.
 

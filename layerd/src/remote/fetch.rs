@@ -242,8 +242,9 @@ impl RemoteLayer {
         })
     }
 
-    /// Begins to fetch what is missing of a range, and does not wait for it.
-    pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>) {
+    /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
+    /// asks for `read`, at once and with nothing else.
+    pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>, read: Range<u64>) {
         let end = range.end.min(self.end());
         if range.start >= end || self.is_cached(&(range.start..end)) {
             return;
@@ -252,7 +253,13 @@ impl RemoteLayer {
         let this = Arc::clone(self);
         drop(runtime.spawn(async move {
             match this.pieces(range.start, end).await {
-                Ok(pieces) => drop(this.claim(&this.missing(&pieces), true)),
+                Ok(pieces) => {
+                    let mut missing = this.missing(&pieces);
+                    missing.retain(|piece| {
+                        piece.frame.end() <= read.start || piece.frame.begin >= read.end
+                    });
+                    drop(this.claim(&missing, true));
+                }
                 Err(error) => tracing::debug!(%error, "cannot read ahead"),
             }
         }));

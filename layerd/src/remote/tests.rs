@@ -12,10 +12,10 @@ use super::file::RemoteFile;
 use super::layout::{Layout, image_end};
 use super::objects::{Object, Objects, ObjectsError};
 use super::prefetch::prefetch;
-use super::segment::{SEGMENT_MAX, SegmentError};
+use super::segment::SegmentError;
 use super::testing::{Fault, Faulty, LAYER, layer_bytes, reader};
 use super::tier::Tier;
-use super::upload::{Range, upload};
+use super::upload::{Range, split, upload};
 use crate::catalog::Segment;
 use crate::checksum::chunk_sums;
 use crate::disk::DiskFile;
@@ -624,12 +624,12 @@ fn measure() {
     let length = image_end(size);
     let begin = Instant::now();
     let mut segments = Vec::new();
-    for at in (0..length).step_by(SEGMENT_MAX as usize) {
+    for part in split(0, length) {
         let range = Range {
             database: DatabaseId(1),
             layer: LAYER,
-            begin: at,
-            end: length.min(at + SEGMENT_MAX),
+            begin: part.start,
+            end: part.end,
             layout: &Layout::image(size),
             commits: None,
         };

@@ -22,7 +22,7 @@ use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
 use super::runtime::{bounded, runtime};
-use super::segment::{ENTRY_LENGTH, SegmentError, TRAILER_LENGTH, Table};
+use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
 use crate::id::{DatabaseId, LayerId};
@@ -72,12 +72,18 @@ pub struct Range<'a> {
     pub layer: LayerId,
     /// Its first byte; a multiple of 4096.
     pub begin: u64,
-    /// Behind the last; at most [`SEGMENT_MAX`](super::segment::SEGMENT_MAX) further.
+    /// Behind the last; at most [`SEGMENT_MAX`] further, see [`split`].
     pub end: u64,
     /// Where frames are cut.
     pub layout: &'a Layout,
     /// The commits whose records lie in it.
     pub commits: Option<CommitRange>,
+}
+
+/// The ranges of the segments in which `begin..end` of a sealed layer, or of an image, is uploaded.
+pub fn split(begin: u64, end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    let steps = (begin..end).step_by(SEGMENT_MAX as usize);
+    steps.map(move |begin| begin..end.min(begin + SEGMENT_MAX))
 }
 
 /// Uploads a range of a layer, whose bytes `read` supplies, and verifies the object. Blocks.
@@ -305,6 +311,18 @@ mod tests {
             assert_eq!(segment.bytes > 2 * PART as u64, length > 40 << 20);
         }
         assert_eq!(store.aborts(), 0);
+    }
+
+    #[test]
+    fn large_ranges_are_split_and_nothing_is_left_out() {
+        let ranges: Vec<_> = split(4096, 2 * SEGMENT_MAX + 5000).collect();
+        let expected = [
+            4096..SEGMENT_MAX + 4096,
+            SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 4096,
+            2 * SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 5000,
+        ];
+        assert_eq!(ranges, expected);
+        assert_eq!(split(0, 0).count(), 0);
     }
 
     #[test]
