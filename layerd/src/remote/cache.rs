@@ -122,6 +122,10 @@ impl Cache {
         if data.try_lock().is_err() {
             return Ok(false);
         }
+        if data.metadata()?.nlink() == 0 {
+            // Another process was faster; what has the name now is not this file.
+            return Ok(true);
+        }
         // Whoever opens them now waits for the lock, and then finds that they are gone.
         for path in [self.map_path(layer), self.data_path(layer)] {
             match std::fs::remove_file(path) {

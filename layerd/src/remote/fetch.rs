@@ -34,7 +34,8 @@ pub const IN_FLIGHT: usize = 16;
 /// Of these, so many may be for what nobody waits for yet.
 const IN_FLIGHT_AHEAD: usize = 12;
 /// The most that one GET brings, as stored and as decoded. Arithmetic: 16 of them, twice 4 MiB,
-/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does.
+/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does. A link of less than
+/// 6 Mbit/s would not bring 16 of them within the time that a call may take.
 pub const GET_MAX: u64 = 4 << 20;
 /// Bytes between two frames that are fetched along rather than asked for apart: 256 KiB take 2 ms
 /// at 1 Gbit/s, a request takes longer.
