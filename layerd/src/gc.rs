@@ -81,7 +81,7 @@ impl Store {
     fn delete_object(&self, name: &str, dry_run: bool) -> Result<u64> {
         let freed = disk_bytes(&self.files().layer_directory().join(name));
         if !dry_run {
-            self.objects().delete(&format!("{LAYERS}/{name}"))?;
+            self.objects().delete([format!("{LAYERS}/{name}")])?;
         }
         Ok(freed)
     }
@@ -99,9 +99,7 @@ impl Store {
         let garbage = self.catalog().garbage(grace)?;
         if !dry_run {
             for keys in garbage.chunks(FORGET_AT_ONCE) {
-                for key in keys {
-                    objects.delete(key)?;
-                }
+                objects.delete(keys.iter().cloned())?;
                 self.catalog().forget_garbage(keys)?;
             }
         }
@@ -127,7 +125,7 @@ impl Store {
             if dry_run {
                 Ok(())
             } else {
-                Ok(objects.delete(&object.key)?)
+                Ok(objects.delete([object.key])?)
             }
         })
     }

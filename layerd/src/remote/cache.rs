@@ -6,6 +6,8 @@
 //! Nothing here is ever the only copy, so nothing is synced, and every failure of the local disk
 //! means a slower read, not an error.
 //!
+//! It asks for a file system with `fallocate` and hole punching; on others nothing is kept.
+//!
 //! An open file holds a shared lock on its data; eviction removes only files that it can lock
 //! alone. Choosing what goes belongs to `evict.rs`.
 
@@ -120,6 +122,10 @@ impl Cache {
         if data.try_lock().is_err() {
             return Ok(false);
         }
+        if data.metadata()?.nlink() == 0 {
+            // Another process was faster; what has the name now is not this file.
+            return Ok(true);
+        }
         // Whoever opens them now waits for the lock, and then finds that they are gone.
         for path in [self.map_path(layer), self.data_path(layer)] {
             match std::fs::remove_file(path) {
@@ -160,39 +166,38 @@ impl Cache {
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
 /// A partial layer, open.
 pub struct CacheFile {
     cache: Arc<Cache>,
     layer: LayerId,
     data: File,
-    map_file: File,
     map: RwLock<PageMap>,
 }
 
 impl CacheFile {
     fn open(cache: &Arc<Cache>, layer: LayerId, length: u64) -> io::Result<CacheFile> {
-        let open = |path: PathBuf| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-        };
         let data = loop {
-            let data = open(cache.data_path(layer))?;
+            let data = open(&cache.data_path(layer))?;
             data.lock_shared()?;
             if data.metadata()?.nlink() > 0 {
                 break data;
             }
         };
-        let map_file = open(cache.map_path(layer))?;
+        let map_file = open(&cache.map_path(layer))?;
         let map = RwLock::new(PageMap::open(&map_file, layer, length)?);
         Ok(CacheFile {
             cache: Arc::clone(cache),
             layer,
             data,
-            map_file,
             map,
         })
     }
@@ -201,7 +206,9 @@ impl CacheFile {
     pub fn grow(&self, length: u64) -> io::Result<()> {
         if length.div_ceil(PAGE) > self.map.read().pages() {
             let mut map = self.map.write();
-            *map = PageMap::open(&self.map_file, self.layer, length)?;
+            // It can't be removed while the data is locked.
+            let map_file = open(&self.cache.map_path(self.layer))?;
+            *map = PageMap::open(&map_file, self.layer, length)?;
         }
         Ok(())
     }

@@ -34,7 +34,8 @@ pub const IN_FLIGHT: usize = 16;
 /// Of these, so many may be for what nobody waits for yet.
 const IN_FLIGHT_AHEAD: usize = 12;
 /// The most that one GET brings, as stored and as decoded. Arithmetic: 16 of them, twice 4 MiB,
-/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does.
+/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does. A link of less than
+/// 6 Mbit/s would not bring 16 of them within the time that a call may take.
 pub const GET_MAX: u64 = 4 << 20;
 /// Bytes between two frames that are fetched along rather than asked for apart: 256 KiB take 2 ms
 /// at 1 Gbit/s, a request takes longer.
@@ -242,8 +243,9 @@ impl RemoteLayer {
         })
     }
 
-    /// Begins to fetch what is missing of a range, and does not wait for it.
-    pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>) {
+    /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
+    /// asks for `read`, at once and with nothing else.
+    pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>, read: Range<u64>) {
         let end = range.end.min(self.end());
         if range.start >= end || self.is_cached(&(range.start..end)) {
             return;
@@ -252,7 +254,13 @@ impl RemoteLayer {
         let this = Arc::clone(self);
         drop(runtime.spawn(async move {
             match this.pieces(range.start, end).await {
-                Ok(pieces) => drop(this.claim(&this.missing(&pieces), true)),
+                Ok(pieces) => {
+                    let mut missing = this.missing(&pieces);
+                    missing.retain(|piece| {
+                        piece.frame.end() <= read.start || piece.frame.begin >= read.end
+                    });
+                    drop(this.claim(&missing, true));
+                }
                 Err(error) => tracing::debug!(%error, "cannot read ahead"),
             }
         }));
@@ -593,7 +601,8 @@ impl RemoteLayer {
         let Ok(mut decoder) = FrameDecoder::new() else {
             return;
         };
-        for frame in table.frames.iter().filter(|frame| frame.at >= from) {
+        let along = |frame: &&Frame| frame.at >= from && frame.kind != FrameKind::Zeros;
+        for frame in table.frames.iter().filter(along) {
             let stored = (frame.at - from) as usize..(frame.stored_end() - from) as usize;
             match bytes
                 .get(stored)

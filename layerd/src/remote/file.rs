@@ -81,7 +81,7 @@ impl DiskFile for RemoteFile {
         let ahead = self.ahead.lock().read(at, at + length);
         if let Some(range) = ahead {
             let end = range.end.min(self.range().end);
-            self.layer.fetch_ahead(range.start..end.max(range.start));
+            self.layer.fetch_ahead(range.start..end, at..at + length);
         }
         self.layer.read(&mut bytes[..length as usize], at)?;
         Ok(length as usize)

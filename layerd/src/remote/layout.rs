@@ -24,6 +24,8 @@ pub struct Layout {
     cuts: Vec<u64>,
     /// These bytes of the layer stand at the object's end.
     tail: Vec<Range<u64>>,
+    /// From here on, frames are also cut at each [`FRAME_MAX`], wherever the segment begins.
+    grid: Option<u64>,
     effort: Effort,
 }
 
@@ -51,6 +53,7 @@ impl Layout {
     #[must_use]
     pub fn image(size: u64) -> Layout {
         let mut layout = Layout {
+            grid: Some(DUCKDB_BLOCKS_AT),
             effort: Effort::Rest,
             ..Layout::default()
         };
@@ -106,7 +109,11 @@ impl Layout {
             };
             let mut at = pair[0];
             while at < pair[1] {
-                let length = FRAME_MAX.min(pair[1] - at);
+                let into = match self.grid {
+                    Some(grid) if at > grid => (at - grid) % FRAME_MAX,
+                    _ => 0,
+                };
+                let length = (FRAME_MAX - into).min(pair[1] - at);
                 frames.push((at, length));
                 at += length;
             }
@@ -152,6 +159,17 @@ mod tests {
             frames[body..],
             [(0, DUCKDB_BLOCKS_AT), (size, 4096 + 4 * 17)]
         );
+    }
+
+    #[test]
+    fn blocks_are_frames_in_every_segment_of_an_image() {
+        let layout = Layout::image(1 << 40);
+        let begin = 1 << 30;
+        let (frames, _) = layout.frames(begin, begin + (1 << 20));
+        let first = DUCKDB_BLOCKS_AT;
+        assert_eq!(frames[0], (begin, first));
+        assert_eq!(frames[1], (begin + first, FRAME_MAX));
+        assert_eq!(frames[2], (begin + first + FRAME_MAX, FRAME_MAX));
     }
 
     #[test]

@@ -40,6 +40,9 @@ const IS_PRESENT: u8 = 1;
 
 /// Where the states begin in the file.
 const STATES_AT: u64 = 4096;
+/// The file's length is a multiple of this, so that a layer that grows is mapped anew every 64 MiB
+/// only.
+const GROWTH: u64 = 16 << 10;
 const MAGIC: &[u8; 16] = b"OdPages\0\x01\0\0\0\0\0\0\0";
 
 /// The mapped states of a layer's pages.
@@ -62,8 +65,10 @@ impl PageMap {
             Err(error) => return Err(error),
         };
         let pages = length.div_ceil(PAGE);
-        // At least one byte, and never shorter than another process has it.
-        let bytes = (STATES_AT + pages).max(file.metadata()?.len());
+        // Never shorter than another process has it.
+        let bytes = (STATES_AT + pages)
+            .next_multiple_of(GROWTH)
+            .max(file.metadata()?.len());
         fallocate(file, FallocateFlags::empty(), 0, bytes)?;
         let map = MmapOptions::new().len(bytes as usize).map_raw(file)?;
         let map = PageMap {

@@ -17,18 +17,21 @@
 //! | what | at most |
 //! | --- | --- |
 //! | GETs under way: [`fetch::IN_FLIGHT`] times ([`fetch::GET_MAX`] as stored, as much decoded) | 128 MiB |
-//! | frame tables ([`tables::BUDGET`]) | 32 MiB |
+//! | frame tables (`tables::BUDGET`) | 32 MiB |
 //! | uploads of several parts: [`upload::PARALLEL`] times [`upload::PARTS_IN_FLIGHT`] + 2 parts of 8 MiB | 80 MiB |
 //! | an upload of one part, in the thread of its caller | 16 MiB |
+//! | a [`prefetch`](prefetch::prefetch): what its 6 steps of 8 MiB brought | 48 MiB |
 //!
 //! The page cache and the mapped page maps (1 byte per 4 KiB that a layer has) belong to the kernel.
 
 pub mod cache;
+pub mod check;
 pub mod encode;
 mod evict;
 pub mod fetch;
 pub mod file;
 pub mod frame;
+pub mod key;
 pub mod layout;
 mod map;
 pub mod objects;

@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::runtime::{bounded, runtime};
@@ -28,8 +28,11 @@ use super::runtime::{bounded, runtime};
 /// The folder of layers within a local store.
 pub const LAYERS: &str = "layers";
 
-/// How long a call is retried.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long a call is retried; how often does not matter.
+const RETRY_TIME: Duration = Duration::from_secs(60);
+/// The first pause, at least, and the longest, at most; each is up to twice the one before.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +124,13 @@ impl Objects {
         let prefix =
             Key::from_url_path(parsed.path()).map_err(|error| refuse(&error.to_string()))?;
         let retry = RetryConfig {
-            retry_timeout: RETRY_MAX,
-            ..RetryConfig::default()
+            backoff: BackoffConfig {
+                init_backoff: PAUSE_MIN,
+                max_backoff: PAUSE_MAX,
+                base: 2.0,
+            },
+            max_retries: usize::MAX,
+            retry_timeout: RETRY_TIME,
         };
         let store: Arc<dyn ObjectStore> = match parsed.scheme() {
             // The server compares the checksum with what it received before it keeps an object.
@@ -222,12 +230,18 @@ impl Objects {
         }
     }
 
-    /// Deletes an object; one that is gone already is no error.
-    pub fn delete(&self, key: &str) -> Result<(), ObjectsError> {
-        let key = Key::from(key);
-        match runtime()?.block_on(bounded(self.store.delete(&key))) {
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            result => Ok(result?),
+    /// Deletes objects, many with one request where the store can; those that are gone already
+    /// are no error. Behind an error some are left: call it again.
+    pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<(), ObjectsError> {
+        let runtime = runtime()?;
+        let keys: Vec<_> = keys.into_iter().map(|key| Ok(Key::from(key))).collect();
+        let mut deleting = self.store.delete_stream(stream::iter(keys).boxed());
+        loop {
+            match runtime.block_on(bounded(deleting.try_next())) {
+                Ok(Some(_)) | Err(object_store::Error::NotFound { .. }) => {}
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }
@@ -266,8 +280,9 @@ mod tests {
                 ["layers/a.delta", "layers/b-c.image"]
             );
             assert_eq!(names(&objects, ""), names(&objects, LAYERS));
-            objects.delete("layers/a.delta").unwrap();
-            objects.delete("layers/a.delta").unwrap();
+            let gone = ["layers/a.delta", "layers/none"].map(str::to_owned);
+            objects.delete(gone.clone()).unwrap();
+            objects.delete(gone).unwrap();
             assert_eq!(names(&objects, LAYERS), ["layers/b-c.image"]);
         }
     }

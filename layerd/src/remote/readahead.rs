@@ -1,83 +1,113 @@
 //! How far ahead of a reader to fetch.
 //!
-//! A file may be read at several places at once: each run of reads that follow each other is told
-//! from the others. A run is read ahead once it is [`START`] long, by half its length: so what is
-//! fetched for nothing is never more than half of what was read, a reader of single blocks fetches
-//! no others, and a scan has [`WINDOW_MAX`] on the way after 64 MiB. A seek begins a new run.
+//! DuckDB scans a table with several threads, row group by row group and column by column: its
+//! reads move through the file as a cloud, not as a line, and a look at runs of reads that follow
+//! each other sees only seeks. So what counts is how dense the reads are: once three eighths of a
+//! [`REGION`] were asked for, the rest of it is fetched, and as much behind it; and behind a region
+//! that was dense before, twice as much each time, up to [`AHEAD_MAX`]. A reader of one column out
+//! of many leaves each region sparse, and gets nothing that it did not ask for.
 //!
-//! Arithmetic: at 50 ms and 1 Gbit/s the link holds 6 MB; a window of 32 MiB keeps it full five
-//! times over, since a reader takes its bytes in bursts.
+//! Reads that lie long apart say nothing about each other: a region that does not fill within
+//! [`MEMORY`] reads begins anew.
+//!
+//! Arithmetic: at 50 ms and 1 Gbit/s the link holds 6 MB; 32 MiB keep it full five times over, since
+//! readers take their bytes in bursts. Seen on TPC-H (scale 1, DuckDB 2.0, its reads replayed one
+//! after the other at 50 ms and 1 Gbit/s): in a full scan of lineitem 59 of 653 reads wait, 4 s
+//! instead of 33; one column of it fetches no block that is not read; three columns with half of
+//! its bytes fetch 2.7 times what they read and take 6 s instead of 16.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-/// A run this long is read ahead.
-const START: u64 = 2 << 20;
-/// The least and the most that is read ahead.
-const WINDOW_MIN: u64 = 1 << 20;
-const WINDOW_MAX: u64 = 32 << 20;
-/// Runs that are told apart in one file; the one that was quiet longest is forgotten.
-const RUNS: usize = 8;
-/// Reads of one run may come in another order, being asked for in parallel: this far behind …
-const BEHIND: u64 = 4 << 20;
-/// … and this far ahead of where the run is.
-const AHEAD: u64 = 1 << 20;
+/// Reads are counted in units of this: a frame.
+const UNIT: u64 = 256 << 10;
+/// What is judged as a whole.
+const REGION: u64 = 32 * UNIT;
+/// So many of its 32 units make a region dense.
+const DENSE: u32 = 12;
+/// The most that is fetched behind a dense region.
+const AHEAD_MAX: u64 = 32 << 20;
+/// How many reads are remembered.
+const MEMORY: u64 = 1024;
 
-/// The runs of one file.
+/// The reads of one file.
 #[derive(Debug, Default)]
 pub struct ReadAhead {
-    runs: Vec<Run>,
+    regions: HashMap<u64, Region>,
+    /// Counts reads.
     clock: u64,
 }
 
-#[derive(Debug)]
-struct Run {
-    /// Where the next read is expected.
-    next: u64,
-    /// How much was read.
-    length: u64,
-    /// Up to here it was fetched ahead.
-    ahead: u64,
-    used: u64,
+#[derive(Clone, Copy, Debug, Default)]
+struct Region {
+    /// A bit for each unit that was read …
+    touched: u32,
+    /// … since then.
+    since: u64,
+    /// How many regions before it were dense as well, and itself: 0, not dense.
+    level: u32,
+    /// When it was found dense.
+    dense_at: u64,
 }
 
 impl ReadAhead {
-    /// A read of `begin..end`: what should be fetched ahead now.
+    /// A read of `begin..end`: what should be fetched as well.
     pub fn read(&mut self, begin: u64, end: u64) -> Option<Range<u64>> {
         self.clock += 1;
-        let used = self.clock;
-        let near =
-            |run: &&mut Run| begin + BEHIND >= run.next && begin <= run.next.saturating_add(AHEAD);
-        let Some(run) = self.runs.iter_mut().find(near) else {
-            let run = Run {
-                next: end,
-                length: end - begin,
-                ahead: end,
-                used,
-            };
-            let oldest = (self.runs.len() >= RUNS)
-                .then(|| self.runs.iter_mut().min_by_key(|run| run.used))
-                .flatten();
-            match oldest {
-                Some(oldest) => *oldest = run,
-                None => self.runs.push(run),
+        self.forget();
+        // A unit counts if about half of it is read: blocks do not begin at multiples of it.
+        let first = begin.saturating_add(UNIT / 2) / UNIT;
+        let last = (end.saturating_add(UNIT / 2) / UNIT).max(first + 1);
+        let mut fetch: Option<Range<u64>> = None;
+        for unit in first..last {
+            if let Some(range) = self.touch(unit) {
+                fetch = Some(match fetch {
+                    Some(before) => before.start..range.end.max(before.end),
+                    None => range,
+                });
             }
-            return None;
-        };
-        run.used = used;
-        run.length += end.saturating_sub(run.next).min(end - begin);
-        run.next = run.next.max(end);
-        run.ahead = run.ahead.max(run.next);
-        if run.length < START {
+        }
+        fetch
+    }
+
+    fn touch(&mut self, unit: u64) -> Option<Range<u64>> {
+        let units = REGION / UNIT;
+        let (n, bit) = (unit / units, 1 << (unit % units));
+        let clock = self.clock;
+        let region = self.regions.entry(n).or_default();
+        if clock - region.since > MEMORY || region.touched == 0 {
+            (region.touched, region.since) = (0, clock);
+        }
+        region.touched |= bit;
+        if region.touched.count_ones() < DENSE {
             return None;
         }
-        let window = (run.length / 2).clamp(WINDOW_MIN, WINDOW_MAX);
-        let target = run.next.saturating_add(window);
-        // In pieces that are worth a request.
-        if target.saturating_sub(run.ahead) < window / 4 {
+        region.touched = 0;
+        if region.level > 0 && clock - region.dense_at <= MEMORY {
             return None;
         }
-        let from = std::mem::replace(&mut run.ahead, target);
-        Some(from..target)
+        let before = (1..=2)
+            .filter_map(|back| self.regions.get(&n.checked_sub(back)?))
+            .filter(|region| clock - region.dense_at <= MEMORY)
+            .map(|region| region.level)
+            .max()
+            .unwrap_or(0);
+        if let Some(region) = self.regions.get_mut(&n) {
+            (region.level, region.dense_at) = (before + 1, clock);
+        }
+        let begin = n * REGION;
+        let ahead = (REGION << before.min(8)).min(AHEAD_MAX);
+        Some(begin..begin.saturating_add(REGION + ahead))
+    }
+
+    /// Drops what is not remembered any more, now and then.
+    fn forget(&mut self) {
+        if self.clock.is_multiple_of(MEMORY) {
+            let clock = self.clock;
+            self.regions.retain(|_, region| {
+                clock - region.since <= MEMORY || clock - region.dense_at <= MEMORY
+            });
+        }
     }
 }
 
@@ -90,54 +120,63 @@ mod tests {
     #[test]
     fn a_scan_is_read_ahead_further_and_further() {
         let mut ahead = ReadAhead::default();
-        let mut fetched = 0;
+        let (mut fetched, mut distances) = (0, Vec::new());
         for n in 0..200 {
             if let Some(range) = ahead.read(n * MIB, (n + 1) * MIB) {
-                assert!(range.start >= fetched, "nothing is fetched twice");
+                distances.push((range.end - n * MIB) / MIB);
                 fetched = range.end;
-                let window = fetched - (n + 1) * MIB;
-                assert!((MIB..=WINDOW_MAX).contains(&window) && window <= (n + 1) * MIB);
             }
             assert!(n < 3 || fetched > (n + 1) * MIB, "{n}");
         }
-        assert!(fetched >= (200 + 24) * MIB, "{fetched}");
+        assert_eq!(distances[..3], [14, 22, 38]);
+        assert!(distances[3..].iter().all(|distance| *distance == 38));
     }
 
     #[test]
-    fn requests_of_one_scan_may_come_in_another_order() {
+    fn a_cloud_of_reads_that_moves_on_is_a_scan() {
         let mut ahead = ReadAhead::default();
-        let fetched = [1, 0, 3, 2, 5, 4, 7, 6]
-            .iter()
-            .filter_map(|n| ahead.read(n * MIB, (n + 1) * MIB))
-            .count();
-        assert!(fetched > 1);
-        assert_eq!(ahead.runs.len(), 1);
-    }
-
-    #[test]
-    fn seeks_fetch_nothing_ahead() {
-        let mut ahead = ReadAhead::default();
-        for n in 0..1000 {
-            let at = (n * 7919 % 1009) * 20 * MIB;
-            assert_eq!(ahead.read(at, at + MIB), None);
-        }
-    }
-
-    #[test]
-    fn scans_side_by_side_are_told_apart() {
-        let mut ahead = ReadAhead::default();
-        let mut fetched = [0, 0, 0];
-        for n in 0..20 {
-            for (scan, fetched) in fetched.iter_mut().enumerate() {
-                let at = scan as u64 * 1000 * MIB + n * MIB;
-                if let Some(range) = ahead.read(at, at + MIB) {
-                    *fetched += range.end - range.start;
+        let mut fetched = vec![false; 2000];
+        let mut missed = 0;
+        // Blocks in another order, 64 at a time.
+        for n in 0..1600_u64 {
+            let block = n / 64 * 64 + n * 37 % 64;
+            missed += u32::from(!fetched[block as usize]);
+            let at = 12_288 + block * UNIT;
+            if let Some(range) = ahead.read(at, at + UNIT) {
+                for block in range.start / UNIT..(range.end / UNIT).min(2000) {
+                    fetched[block as usize] = true;
                 }
             }
         }
-        assert!(
-            fetched.iter().all(|bytes| *bytes >= 20 * MIB),
-            "{fetched:?}"
-        );
+        assert!(missed < 60, "{missed}");
+    }
+
+    #[test]
+    fn one_column_of_many_fetches_nothing_else() {
+        let mut ahead = ReadAhead::default();
+        for row_group in 0..100 {
+            for block in 0..3 {
+                let at = 12_288 + (row_group * 60 + block) * UNIT;
+                assert_eq!(ahead.read(at, at + UNIT), None);
+            }
+        }
+    }
+
+    #[test]
+    fn reads_that_lie_long_apart_are_no_scan() {
+        let mut ahead = ReadAhead::default();
+        for n in 0..100_000_u64 {
+            let at = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (20 << 30);
+            assert_eq!(ahead.read(at, at + 4096), None);
+        }
+        assert!(ahead.regions.len() <= 2 * MEMORY as usize);
+    }
+
+    #[test]
+    fn any_offset_will_do() {
+        let mut ahead = ReadAhead::default();
+        for at in [0, 1, u64::MAX / 2, u64::MAX - 1] {
+            assert_eq!(ahead.read(at, at + 1), None);
+        }
     }
 }

@@ -14,7 +14,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -91,6 +91,17 @@ impl Faulty {
         self.latency_ms
             .store(latency.as_millis() as u64, Ordering::SeqCst);
         self.bandwidth.store(bytes_per_second, Ordering::SeqCst);
+    }
+
+    /// Flips a bit of an object for good.
+    pub fn rot(&self, key: &str, at: usize) {
+        let (runtime, key) = (super::runtime::runtime().unwrap(), Key::from(key));
+        let change = async {
+            let mut bytes = self.inner.get(&key).await?.bytes().await?.to_vec();
+            bytes[at] ^= 1;
+            self.inner.put(&key, bytes.into()).await
+        };
+        runtime.block_on(change).unwrap();
     }
 
     pub fn gets(&self) -> u64 {

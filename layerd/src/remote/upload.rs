@@ -18,13 +18,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::encode::{Encoder, ReadLayer};
+use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
 use super::runtime::{bounded, runtime};
-use super::segment::{ENTRY_LENGTH, SegmentError, TRAILER_LENGTH, Table};
+use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
-use crate::id::{DatabaseId, LayerId, random_u64};
+use crate::id::{DatabaseId, LayerId};
 
 /// Parts of one upload that are on their way at the same time; one or two more are being made.
 pub const PARTS_IN_FLIGHT: usize = 3;
@@ -71,12 +72,18 @@ pub struct Range<'a> {
     pub layer: LayerId,
     /// Its first byte; a multiple of 4096.
     pub begin: u64,
-    /// Behind the last; at most [`SEGMENT_MAX`](super::segment::SEGMENT_MAX) further.
+    /// Behind the last; at most [`SEGMENT_MAX`] further, see [`split`].
     pub end: u64,
     /// Where frames are cut.
     pub layout: &'a Layout,
     /// The commits whose records lie in it.
     pub commits: Option<CommitRange>,
+}
+
+/// The ranges of the segments in which `begin..end` of a sealed layer, or of an image, is uploaded.
+pub fn split(begin: u64, end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    let steps = (begin..end).step_by(SEGMENT_MAX as usize);
+    steps.map(move |begin| begin..end.min(begin + SEGMENT_MAX))
 }
 
 /// Uploads a range of a layer, whose bytes `read` supplies, and verifies the object. Blocks.
@@ -86,12 +93,7 @@ pub fn upload(
     read: ReadLayer<'_>,
 ) -> Result<Segment, UploadError> {
     let layer = range.layer;
-    let key = format!(
-        "{}/{layer}/{:012x}-{:016x}",
-        range.database,
-        range.begin,
-        random_u64()
-    );
+    let key = SegmentKey::random(range.database, layer, range.begin).to_string();
     let path = Key::from(key.as_str());
     let unread = |source| UploadError::Layer { layer, source };
     let failed = |source| UploadError::Store { layer, source };
@@ -300,13 +302,27 @@ mod tests {
         for length in [1, 4096, 1_000_000, 60 << 20] {
             let segment = send(&store, &noise[..length]).unwrap();
             assert_eq!((segment.begin, segment.end), (0, length as u64));
-            let prefix = format!("{}/{LAYER}/000000000000-", DatabaseId(9));
-            assert!(segment.key.starts_with(&prefix), "{}", segment.key);
-            assert_eq!(segment.key.len(), prefix.len() + 16);
+            let key: SegmentKey = segment.key.parse().unwrap();
+            assert_eq!(
+                (key.database, key.layer, key.begin),
+                (DatabaseId(9), LAYER, 0)
+            );
             assert!(segment.tail <= segment.bytes);
             assert_eq!(segment.bytes > 2 * PART as u64, length > 40 << 20);
         }
         assert_eq!(store.aborts(), 0);
+    }
+
+    #[test]
+    fn large_ranges_are_split_and_nothing_is_left_out() {
+        let ranges: Vec<_> = split(4096, 2 * SEGMENT_MAX + 5000).collect();
+        let expected = [
+            4096..SEGMENT_MAX + 4096,
+            SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 4096,
+            2 * SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 5000,
+        ];
+        assert_eq!(ranges, expected);
+        assert_eq!(split(0, 0).count(), 0);
     }
 
     #[test]
