@@ -85,6 +85,8 @@ impl HeldLease {
             .catalog
             .renew_lease(self.database, self.epoch, LEASE_TTL)
         {
+            // It was not made longer.
+            Ok(lease) if lease.wanted => self.wanted.store(true, Ordering::Release),
             Ok(lease) => {
                 // Before the deadline moves: whoever sees the new one sees that there was a gap.
                 if begin >= self.deadline_ms.load(Ordering::Acquire) {
@@ -92,7 +94,6 @@ impl HeldLease {
                 }
                 self.deadline_ms
                     .store(begin + LEASE_TTL.as_millis() as u64, Ordering::Release);
-                self.wanted.store(lease.wanted, Ordering::Release);
             }
             Err(error @ CatalogError::Fenced { .. }) => self.lose(&error),
             Err(error) => {

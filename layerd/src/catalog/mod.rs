@@ -530,7 +530,8 @@ pub trait Catalog: Send + Sync {
         may_take: &dyn Fn(&Lease) -> bool,
     ) -> Result<Lease>;
 
-    /// Renews a lease that is still the newest (even if it had expired), and returns it;
+    /// Renews a lease that is still the newest (even if it had expired), and returns it; one that
+    /// another writer wants is returned as it is: what is left of it is the holder's time to flush.
     /// [`CatalogError::Conflict`] if it was released.
     fn renew_lease(&self, id: DatabaseId, epoch: Epoch, ttl: Duration) -> Result<Lease>;
 

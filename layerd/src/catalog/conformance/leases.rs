@@ -205,7 +205,12 @@ pub(super) fn the_holder_sees_that_its_lease_is_wanted(harness: &dyn Harness) {
     let lease = acquire(&*catalog, id, "x").unwrap();
     harness.connect().want_lease(id).unwrap();
     assert!(catalog.lease(id).unwrap().unwrap().wanted);
-    assert!(catalog.renew_lease(id, lease.epoch, TTL).unwrap().wanted);
+    let renewed = catalog.renew_lease(id, lease.epoch, TTL * 10).unwrap();
+    assert!(renewed.wanted);
+    assert_eq!(
+        renewed.expires, lease.expires,
+        "what is wanted is not made longer"
+    );
     catalog.release_lease(id, lease.epoch).unwrap();
     assert!(
         !acquire(&*catalog, id, "y").unwrap().wanted,

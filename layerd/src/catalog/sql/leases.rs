@@ -57,7 +57,7 @@ pub(super) fn renew(tx: &dyn Tx, id: DatabaseId, epoch: Epoch, ttl: Duration) ->
     databases::fenced_by_id(tx, id, epoch)?;
     let now = tx.now()?;
     tx.execute(
-        "UPDATE leases SET renewed = ?2, expires = ?3 WHERE database_id = ?1",
+        "UPDATE leases SET renewed = ?2, expires = ?3 WHERE database_id = ?1 AND wanted = 0",
         values![id, now, later(now, ttl)],
     )?;
     newest(tx, id)?
