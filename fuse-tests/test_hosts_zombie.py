@@ -132,8 +132,8 @@ def test_what_only_the_old_writer_had_is_kept_beside(
     else:
         alpha.crash()
         stream.kill()
-        # It comes back by looking at what it has: any mount of the database does.
-        alpha.mount("mydb", "--follow")
+    # It comes back: any mount of the database looks at what its home has.
+    alpha.mount("mydb", "--follow")
     successor.wait_for_new_commits(5)
     successor.finish()
     taken.umount()
