@@ -11,15 +11,24 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.openduck import Home, lazy_unmount
+from harness.openduck import Home, Mount, lazy_unmount
 from harness.processes import is_alive, wait_until
 from servers.namespace import Namespace
 from servers.postgres import PostgresServer
 from servers.proxy import Proxy
 from servers.s3 import Bucket
+
+# fsync answers when another host could read what was written.
+REMOTE = ("--durability", "remote")
+# The contract: the lease is 15 s long, and nobody waits longer than this for a takeover.
+LEASE_S = 15.0
+TAKEOVER_S = 20.0
+# What a busy machine adds to any time that is promised.
+SLACK_S = 5.0
 
 # Gives a command another host name, and is gone: its process is the command's.
 _HOST_NAME = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
@@ -113,6 +122,35 @@ class Host(Home):
         self.resume()
         self.heal()
         super().close()
+
+
+def local(lag: str = "1s") -> tuple[str, ...]:
+    """fsync answers when this machine's disk has it; the store has it within the lag."""
+    return ("--durability", "local", "--lag", lag)
+
+
+def take_over(host: Host, database: str, *flags: str) -> Mount:
+    """Mounts for writing what another host holds, or held; within the time that the contract names."""
+    begin = time.monotonic()
+    mount = host.mount(database, "--steal", *flags, timeout_s=90)
+    seconds = time.monotonic() - begin
+    assert seconds < TAKEOVER_S + SLACK_S, f"{host.name} waited {seconds:.1f} s for the writer's place"
+    return mount
+
+
+def write_database(host: Host, database: str, data: bytes) -> None:
+    """A database whose file holds these bytes, in the store and unmounted. No DuckDB would open it, but each
+    byte of it is known, and referred to."""
+    mount = host.mount(database, *REMOTE)
+    fd = os.open(mount.file, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        with memoryview(data) as view:
+            for at in range(0, len(view), 1 << 20):
+                os.write(fd, view[at : at + (1 << 20)])
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    mount.umount()
 
 
 def is_paused(pid: int) -> bool:

@@ -7,10 +7,11 @@ mounting processes by the ids that `mount --json` told, and leaves nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,17 @@ class Home:
     servers: set[int] = field(default_factory=set)
     mount_dirs: set[Path] = field(default_factory=set)
     commands: list[Outcome] = field(default_factory=list)
+    # Numbered, not looked for: a look at a directory of a dead mount is an error.
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def argv(self, *args: str | Path, json_document: bool = False) -> list[str]:
         flags = ["--home", str(self.path), *(["--json"] if json_document else [])]
         return [*self.prefix, str(self.binary), *flags, *(str(arg) for arg in args)]
+
+    def environment(self) -> dict[str, str]:
+        """What a command of this home finds in its environment."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("OPENDUCK_")}
+        return {**clean, **self.env}
 
     def try_run(
         self,
@@ -129,11 +137,10 @@ class Home:
         env: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Runs a command that may fail."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("OPENDUCK_")}
         outcome = run(
             self.argv(*args, json_document=json_document),
             timeout_s=timeout_s,
-            env={**clean, **self.env, **(env or {})},
+            env={**self.environment(), **(env or {})},
             pass_fds=pass_fds,
         )
         self.commands.append(outcome)
@@ -180,8 +187,7 @@ class Home:
 
     def new_mount_dir(self, name: str = "mnt") -> Path:
         """An empty directory to mount at, unlike any before it."""
-        # Numbered, not looked for: a look at a directory of a dead mount is an error.
-        directory = self.mount_root / f"{name[:40]}-{len(self.mount_dirs) + 1}"
+        directory = self.mount_root / f"{name[:40]}-{next(self._numbers)}"
         directory.mkdir()
         self.mount_dirs.add(directory)
         return directory

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.duck import Client, Clients, Duck, Version
+from harness.processes import wait_until
 
 CHECK = """
     SELECT stream, count(*), max(n),
@@ -37,6 +38,16 @@ class Stream:
         for number in range(count):
             line = self.client.next_line(f"commit {number + 1} of {count}", timeout_s)
             assert not line.startswith("error"), f"{self.client.name}: {line}"
+
+    def wait_for_new_commits(self, count: int, timeout_s: float = 60.0) -> None:
+        """Waits for commits that are acknowledged from now on."""
+        before = len(self.client.lines)
+
+        def there() -> bool:
+            assert not self.errors, f"{self.client.name}: {self.errors[0]}"
+            return len(self.client.lines) >= before + count
+
+        wait_until(f"{count} new commits", there, timeout_s)
 
     def kill(self) -> None:
         self.client.kill()
@@ -111,3 +122,24 @@ def assert_nothing_lost(
         limit = most.get(stream, -1) + 1
         assert there <= limit, f"stream {stream}: {there} is there, nobody can have got further than {limit}"
     return found
+
+
+def assert_order_kept(stream: Stream, found: dict[int, int]) -> None:
+    """What is there is a prefix of the order in which commits were acknowledged, across all streams of a
+    process: no commit that began after an acknowledged one is there without it."""
+    order = [
+        (int(match[1]), int(match[2]))
+        for _, line in stream.client.lines
+        if (match := re.fullmatch(r"(\d+) (\d+)", line))
+    ]
+    missing = [at for at, (number, n) in enumerate(order) if n > found.get(number, -1)]
+    if not missing:
+        return
+    first = missing[0]
+    for at, (number, n) in enumerate(order):
+        # Commit n + 1 began when n had been acknowledged.
+        if at > first and n < found.get(number, -1):
+            lost, kept = order[first], (number, n + 1)
+            raise AssertionError(
+                f"(stream, commit) {lost} was acknowledged before {kept} began; only the later one is there"
+            )
