@@ -122,6 +122,11 @@ pub fn of_mount(status: &Status) -> Subject {
                 Some(status.upload_lag_ms as f64 / 1000.0),
             ),
             (
+                "openduck_mount_upload_queue_bytes",
+                "Bytes of the log that are not in the remote store",
+                Some(status.upload_queue_bytes as f64),
+            ),
+            (
                 "openduck_mount_cache_hits",
                 "Reads of remote layers that found their bytes here",
                 Some(cache.hits as f64),
@@ -239,6 +244,7 @@ mod tests {
             bytes_local: None,
             bytes_remote: 5,
             upload_lag_ms: 1500,
+            upload_queue_bytes: 9,
             cache: crate::status::CacheStatus::default(),
         }
     }

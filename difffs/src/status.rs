@@ -36,8 +36,10 @@ pub struct Status {
     pub bytes_local: Option<u64>,
     /// Bytes that they take in a remote object store.
     pub bytes_remote: u64,
-    /// How far the remote object store is behind.
+    /// How far the remote object store is behind: the age of the oldest commit that it does not have.
     pub upload_lag_ms: u64,
+    /// Bytes of the log that it does not have.
+    pub upload_queue_bytes: u64,
     /// What was fetched from the object store.
     pub cache: CacheStatus,
 }
@@ -86,9 +88,15 @@ impl Status {
             }
         };
         let fetched = state.store.remote_stats();
-        let upload_lag_ms = match &state.main {
-            Main::Live(live) => live.writer().upload_lag().as_millis() as u64,
-            Main::Frozen(_) | Main::Follow(_) => 0,
+        let (upload_lag_ms, upload_queue_bytes) = match &state.main {
+            Main::Live(live) => {
+                let writer = live.writer();
+                (
+                    writer.upload_lag().as_millis() as u64,
+                    writer.waiting_bytes(),
+                )
+            }
+            Main::Frozen(_) | Main::Follow(_) => (0, 0),
         };
         let bytes_remote = database
             .as_ref()
@@ -117,6 +125,7 @@ impl Status {
             }),
             bytes_remote,
             upload_lag_ms,
+            upload_queue_bytes,
             cache: CacheStatus {
                 hits: fetched.hits,
                 misses: fetched.misses,

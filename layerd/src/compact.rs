@@ -235,7 +235,13 @@ impl Store {
         }
         let mut layers = layers;
         for (layer, images) in &mut layers {
-            let (bytes, hash) = seal_file(self.files(), layer.id(), layer.end(), &|| ())?;
+            let (bytes, hash) = seal_file(
+                self.files(),
+                layer.id(),
+                &self.files().active(layer.id()),
+                layer.end(),
+                &|| (),
+            )?;
             rows.push(self.sent(LayerRow {
                 state: LayerState::Sealed,
                 bytes: Some(bytes),

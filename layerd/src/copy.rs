@@ -120,8 +120,7 @@ impl Store {
         let (from, to) = (self.files(), target.files());
         let pairs = match row.kind {
             LayerKind::Delta => vec![(
-                from.open_delta(row.id, &row.segments)
-                    .map_err(FsError::from)?,
+                from.open_delta(row.id, Some(row)).map_err(FsError::from)?,
                 to.sealed(row.id),
             )],
             LayerKind::Image => {

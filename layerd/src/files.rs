@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::{LayerKind, LayerRow, LayerState, Segment};
+use crate::catalog::{LayerKind, LayerRow, LayerState};
 use crate::disk::{Disk, DiskFile};
 use crate::id::{DatabaseId, LayerId};
 use crate::remote::objects::LAYERS;
@@ -105,6 +105,12 @@ impl Files {
         self.active.join(format!("{layer}.delta"))
     }
 
+    /// A copy of an unsealed layer, in the making.
+    #[must_use]
+    pub fn copy_of(&self, layer: LayerId) -> PathBuf {
+        self.active.join(format!("{layer}.copy"))
+    }
+
     /// A sealed delta layer.
     #[must_use]
     pub fn sealed(&self, layer: LayerId) -> PathBuf {
@@ -141,23 +147,29 @@ impl Files {
         self.home.join("hashes").join(layer.to_string())
     }
 
-    /// Opens a delta layer wherever it is: here, or in the remote store, as the segments say.
+    /// Opens a delta layer wherever it is: here, or in the remote store. `row` is what the catalog
+    /// says of it, if that was asked.
     pub fn open_delta(
         &self,
         layer: LayerId,
-        segments: &[Segment],
+        row: Option<&LayerRow>,
     ) -> io::Result<Arc<dyn DiskFile>> {
+        let stored = row.filter(|row| self.tier.is_some() && !row.segments.is_empty());
+        // Another host may have sealed it: then the log that is here is no sealed layer.
+        let sealed_elsewhere = stored.is_some_and(|row| row.state == LayerState::Sealed);
         // It may be renamed from active to sealed between two looks; then the third finds it.
-        for path in [self.sealed(layer), self.active(layer), self.sealed(layer)] {
+        let mut paths = vec![self.sealed(layer)];
+        if !sealed_elsewhere {
+            paths.extend([self.active(layer), self.sealed(layer)]);
+        }
+        for path in paths {
             match self.disk.open(&path, false) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => return result,
             }
         }
-        if let Some(tier) = &self.tier
-            && !segments.is_empty()
-        {
-            return Ok(tier.delta(layer, segments)?);
+        if let (Some(tier), Some(row)) = (&self.tier, stored) {
+            return Ok(tier.delta(layer, &row.segments)?);
         }
         Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -185,6 +197,7 @@ impl Files {
     pub fn has(&self, row: &LayerRow) -> bool {
         match row.kind {
             LayerKind::Image => self.image(row.id).exists() && self.sums(row.id).exists(),
+            LayerKind::Delta if row.state == LayerState::Sealed => self.sealed(row.id).exists(),
             LayerKind::Delta => self.sealed(row.id).exists() || self.active(row.id).exists(),
         }
     }
@@ -211,5 +224,13 @@ impl Files {
             }
         }
         tier.warm(&files)
+    }
+}
+
+/// Whether the process that made a file still has it open.
+pub fn is_open(path: &Path) -> bool {
+    match std::fs::File::open(path) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(_) => false,
     }
 }

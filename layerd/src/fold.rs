@@ -69,7 +69,7 @@ pub fn fold(
             break;
         }
         let (layer, _) =
-            open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
+            open_layer(files, row.id, Some(row)).map_err(|error| open_error(row.id, error))?;
         let footer =
             read_footer(row.id, &**layer.file()).map_err(|error| open_error(row.id, error))?;
         let mut failed = None;

@@ -237,16 +237,9 @@ impl Follower {
             return Ok(Advance::Reload);
         };
         let rows = self.rows(target)?;
-        let segments = |layer: LayerId| {
-            let row = rows.iter().find(|row| row.id == layer);
-            row.map_or(&[][..], |row| &row.segments)
-        };
+        let row = |layer: LayerId| rows.iter().find(|row| row.id == layer);
         // A layer that is read from the store grows with its segments.
-        drop(
-            self.store
-                .files()
-                .open_delta(last.id(), segments(last.id())),
-        );
+        drop(self.store.files().open_delta(last.id(), row(last.id())));
         // The new layers, newest first, each with the LSN after which its successor goes on.
         let mut steps: Vec<(Arc<Layer>, StatePoint, u64)> = Vec::new();
         let mut want = target;
@@ -254,7 +247,7 @@ impl Follower {
             if steps.len() == STEPS_MAX {
                 return Ok(Advance::Reload);
             }
-            let opened = open_layer(self.store.files(), want.layer, segments(want.layer));
+            let opened = open_layer(self.store.files(), want.layer, row(want.layer));
             let (layer, header) = opened.map_err(|error| open_error(want.layer, error))?;
             steps.push((layer, want, if want == target { limit } else { u64::MAX }));
             match header.parent {

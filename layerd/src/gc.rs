@@ -6,12 +6,12 @@
 //! between leaves files without a row, and those are orphans: deleted once they are old enough.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::catalog::{Database, Inventory, LayerKind, LayerRow, LayerState};
+use crate::files::is_open;
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
 use crate::remote::objects::{LAYERS, Objects};
@@ -163,7 +163,7 @@ impl Store {
             }
             // A file is made first and locked then: give it that moment.
             std::thread::sleep(MAKING_MAX.saturating_sub(age));
-            !is_in_the_making(path)
+            !is_open(path)
         };
         let mut orphans = HashSet::new();
         let mut orphan = |path: &Path, modified: SystemTime| -> Result<bool> {
@@ -225,14 +225,6 @@ const FORGET_AT_ONCE: usize = 100;
 const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longer than it takes from making a file to locking it.
 const MAKING_MAX: Duration = Duration::from_millis(200);
-
-/// Whether some process still has the layer file open that it is writing.
-fn is_in_the_making(path: &Path) -> bool {
-    match File::open(path) {
-        Ok(file) => file.try_lock().is_err(),
-        Err(_) => false,
-    }
-}
 
 /// Removes a file that may be gone already; returns how many bytes of disk that gives back.
 fn remove(path: &Path, dry_run: bool) -> Result<u64> {

@@ -87,7 +87,7 @@ impl HeldLease {
         {
             // It was not made longer.
             Ok(lease) if lease.wanted => self.wanted.store(true, Ordering::Release),
-            Ok(lease) => {
+            Ok(_) => {
                 // Before the deadline moves: whoever sees the new one sees that there was a gap.
                 if begin >= self.deadline_ms.load(Ordering::Acquire) {
                     self.lapses.fetch_add(1, Ordering::Release);

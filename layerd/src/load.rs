@@ -211,7 +211,7 @@ fn replay(
     loaded: &mut Loaded,
 ) -> Result<(), FsError> {
     let (layer, _) =
-        open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
+        open_layer(files, row.id, Some(row)).map_err(|error| open_error(row.id, error))?;
     loaded.layers.push(Arc::clone(&layer));
     loaded.last = Some(Arc::clone(&layer));
     if row.state == LayerState::Sealed {

@@ -15,7 +15,7 @@ use crate::catalog::{CommitRange, Head, LayerRow, Rotation, StatePoint};
 use crate::checksum::{CHUNK, chunk_sums};
 use crate::disk::DiskFile;
 use crate::error::FsError;
-use crate::files::Files;
+use crate::files::{Files, is_open};
 use crate::format::RECORDS_AT;
 use crate::head::HeadWord;
 use crate::id::{LayerId, Lsn, Timestamp};
@@ -23,6 +23,7 @@ use crate::layer::Layer;
 use crate::load::open_error;
 use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
 use crate::scan::{LogScan, Scanned, read_header};
+use crate::seal::copy_file;
 
 /// What recovery found in an active layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub fn recover(
     acknowledged: Option<Lsn>,
 ) -> Result<Recovered, RecoverError> {
     let id = row.id;
+    if is_open(&files.active(id)) {
+        detach(files, id)?;
+    }
     let file = files
         .disk()
         .open(&files.active(id), true)
@@ -102,6 +106,17 @@ pub fn recover(
         images: walk.images,
     };
     Ok(Recovered { rotation, head })
+}
+
+/// Puts a copy in the place of a file that a replaced writer still has open: when it wakes up, what
+/// it writes goes to a file without a name.
+fn detach(files: &Files, id: LayerId) -> Result<(), FsError> {
+    let active = files.active(id);
+    let source = files.disk().open(&active, false)?;
+    let copy = files.copy_of(id);
+    copy_file(files, &*source, source.length()?, &copy)?;
+    files.disk().rename(&copy, &active)?;
+    Ok(files.disk().sync_directory(&files.active_directory())?)
 }
 
 /// Why a layer can't be recovered.

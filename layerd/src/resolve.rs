@@ -244,7 +244,7 @@ pub(crate) fn layer_commits(
     head: &CommitPoint,
 ) -> std::result::Result<Vec<CommitInfo>, FsError> {
     let (layer, _) =
-        open_layer(files, row.id, &row.segments).map_err(|error| open_error(row.id, error))?;
+        open_layer(files, row.id, Some(row)).map_err(|error| open_error(row.id, error))?;
     let mut commits = Vec::new();
     let mut note = |scanned: &Scanned| {
         if let Change::Commit {

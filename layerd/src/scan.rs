@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::catalog::Segment;
+use crate::catalog::LayerRow;
 use crate::disk::read_checked;
 use crate::format::{LayerFooter, LayerHeader, PAGE_LENGTH, PageError, RECORDS_AT};
 use crate::id::LayerId;
@@ -283,9 +283,9 @@ pub fn scan_index(
 pub fn open_layer(
     files: &crate::files::Files,
     layer: LayerId,
-    segments: &[Segment],
+    row: Option<&LayerRow>,
 ) -> Result<(Arc<Layer>, LayerHeader), OpenError> {
-    let file = files.open_delta(layer, segments)?;
+    let file = files.open_delta(layer, row)?;
     let header = read_header(layer, &*file)?;
     Ok((Arc::new(Layer::new(layer, file)), header))
 }

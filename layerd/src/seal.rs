@@ -7,10 +7,16 @@
 //! a rotated layer that the next sealing begins anew with (one process at a time: a database has a
 //! lock for it); readers read the log part, which is the
 //! same before and after.
+//!
+//! A file that a replaced writer still has open (it was stopped, and may wake up) is not touched: its
+//! log is copied, and the copy sealed.
+
+use std::path::Path;
 
 use crate::catalog::LayerRow;
+use crate::disk::DiskFile;
 use crate::error::FsError;
-use crate::files::Files;
+use crate::files::{Files, is_open};
 use crate::format::{LayerFooter, PAGE_LENGTH, RECORDS_AT};
 use crate::id::LayerId;
 use crate::layer::Layer;
@@ -22,13 +28,16 @@ use crate::store::{Store, StoreError};
 /// Seals a rotated layer. `pace` is called after each megabyte, and may sleep.
 pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreError> {
     let (files, id) = (store.files(), row.id);
-    let (bytes, hash) = if !files.active(id).exists() && files.sealed(id).exists() {
+    let end = row.end.ok_or(FsError::Invalid)?;
+    let active = files.active(id);
+    let (bytes, hash) = if !active.exists() && files.sealed(id).exists() {
         moved(files, id)?
+    } else if active.exists() && !is_replaced_writers(store, row)? {
+        seal_file(files, id, &active, end, pace)?
     } else {
-        if !files.active(id).exists() && store.remote().is_some() {
-            fetch(files, row)?;
-        }
-        seal_file(files, id, row.end.ok_or(FsError::Invalid)?, pace)?
+        let copy = files.copy_of(id);
+        copy_log(files, row, end, &copy)?;
+        seal_file(files, id, &copy, end, pace)?
     };
     let sealed = store.sent(LayerRow {
         bytes: Some(bytes),
@@ -41,23 +50,34 @@ pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreE
     Ok(())
 }
 
-/// Brings the log of another host's layer here, from the store.
-fn fetch(files: &Files, row: &LayerRow) -> Result<(), FsError> {
-    let source = files.open_delta(row.id, &row.segments)?;
-    let file = files.disk().create(&files.active(row.id))?;
-    let end = row.end.ok_or(FsError::Invalid)?;
+/// Whether the layer's file belongs to a writer that was replaced and is still there: when it wakes
+/// up it may write to its file once more, whatever became of that.
+fn is_replaced_writers(store: &Store, row: &LayerRow) -> Result<bool, StoreError> {
+    let database = store.catalog().database_by_id(row.database)?;
+    Ok(row.id.epoch < database.epoch && is_open(&store.files().active(row.id)))
+}
+
+/// Copies a layer's log, from this home or from the store.
+fn copy_log(files: &Files, row: &LayerRow, end: u64, to: &Path) -> Result<(), FsError> {
+    let source = files.open_delta(row.id, Some(row))?;
+    copy_file(files, &*source, end, to)
+}
+
+/// Copies the first `end` bytes of a file, over what an earlier attempt may have left.
+pub fn copy_file(files: &Files, source: &dyn DiskFile, end: u64, to: &Path) -> Result<(), FsError> {
+    let _ = std::fs::remove_file(to);
+    let file = files.disk().create(to)?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     while at < end {
         let bytes = &mut buffer[..(end - at).min(1 << 20) as usize];
         if source.read_at(bytes, at)? < bytes.len() {
-            let layer = Layer::new(row.id, source);
-            return Err(layer.damaged(at, "the store has less of it than the catalog says"));
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
         file.write_at(&[bytes], at)?;
         at += bytes.len() as u64;
     }
-    Ok(())
+    Ok(file.sync()?)
 }
 
 /// Length and hash of a layer that was moved to the sealed ones before the catalog heard of it.
@@ -67,15 +87,16 @@ fn moved(files: &Files, id: LayerId) -> Result<(u64, [u8; 32]), FsError> {
     Ok((file.length()?, footer.hash))
 }
 
-/// Seals a layer's file, whose log ends at `end`, and moves it to the sealed ones. Returns its
-/// length and hash.
+/// Seals a layer's file `path`, whose log ends at `end`, and moves it to the sealed ones. Returns
+/// its length and hash.
 pub fn seal_file(
     files: &Files,
     id: LayerId,
+    path: &Path,
     end: u64,
     pace: &dyn Fn(),
 ) -> Result<(u64, [u8; 32]), FsError> {
-    let file = files.disk().open(&files.active(id), true)?;
+    let file = files.disk().open(path, true)?;
     read_header(id, &*file).map_err(|error| open_error(id, error))?;
     let layer = Layer::new(id, file.clone());
     let (index, records) = build_index(&layer, end)?;
@@ -108,7 +129,7 @@ pub fn seal_file(
     };
     file.write_at(&[&tail, &footer.encode()], end)?;
     file.sync()?;
-    files.disk().rename(&files.active(id), &files.sealed(id))?;
+    files.disk().rename(path, &files.sealed(id))?;
     files.disk().sync_directory(files.layer_directory())?;
     files.disk().sync_directory(&files.active_directory())?;
     Ok((footer_at + PAGE_LENGTH as u64, hash))

@@ -15,6 +15,7 @@ use crate::catalog::{
     Base, CatalogError, CommitRange, Database, Head, LayerRow, LayerState, Rotation, StatePoint,
 };
 use crate::error::FsError;
+use crate::files::is_open;
 use crate::format::{LayerHeader, RECORDS_AT};
 use crate::id::{DatabaseId, DatabaseName, Epoch, LayerId, Lsn, Timestamp};
 use crate::layer::{Cache, Layer, Piece};
@@ -110,7 +111,7 @@ impl Store {
                 head: None,
             });
         };
-        let (layer, _) = open_layer(self.files(), row.id, &row.segments)
+        let (layer, _) = open_layer(self.files(), row.id, Some(row))
             .map_err(|error| open_error(row.id, error))?;
         let mut scan = LogScan::new(&layer, RECORDS_AT, last.end);
         let (mut commits, mut images) = (None::<CommitRange>, Vec::new());
@@ -200,6 +201,13 @@ impl Store {
             let is_longer = LogScan::new(&layer, from, u64::MAX)
                 .next()
                 .is_ok_and(|next| next.is_ok());
+            if row.is_some_and(|row| row.state == LayerState::Sealed)
+                && !is_longer
+                && !is_open(&path)
+            {
+                // Sealed by another host: its log is not needed here any more.
+                let _ = std::fs::remove_file(&path);
+            }
             // The layers that compaction makes begin with no commit of their own.
             if header.database == database.id && header.first_lsn > Lsn::EMPTY && is_longer {
                 lost.push(Lost {

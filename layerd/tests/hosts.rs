@@ -272,3 +272,63 @@ fn space_comes_back_from_the_store_too() {
     assert!(read(&fresh, "db") == noise(9, 1 << 20));
     assert!(fresh.verify(None, true, &|_, _| ()).unwrap().ok);
 }
+
+/// One writer takes over from another, which does not notice and goes on writing.
+fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
+    a.create(&name("db")).unwrap();
+    let old = a
+        .open_writer(&name("db"), options(Durability::Local, Duration::ZERO))
+        .unwrap();
+    let file = create(&old);
+    let mut expected = noise(1, 100_000);
+    old.write(file, 0, &expected).unwrap();
+    old.sync().unwrap();
+    until("it is published", || old.upload_lag() == Duration::ZERO);
+    let stealing = WriterOptions {
+        steal: true,
+        ..options(Durability::Local, Duration::ZERO)
+    };
+    let begin = Instant::now();
+    let new = b.open_writer(&name("db"), stealing).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(22));
+    assert!(content(&new.committed()) == expected);
+    // It is stopped between two instructions, so to say: its log takes records as before.
+    for round in 0..40 {
+        old.write(file, round * 1000, &noise(round, 5000)).unwrap();
+        if round == 20 {
+            new.write(file, 0, b"new").unwrap();
+            new.sync().unwrap();
+            new.rotate().unwrap();
+            // Now it is sealed, by whoever comes first.
+            std::thread::sleep(Duration::from_secs(4));
+        }
+    }
+    assert!(old.sync().is_err());
+    assert!(old.close().is_err());
+    expected[..3].copy_from_slice(b"new");
+    assert!(content(&new.committed()) == expected);
+    new.close().unwrap();
+    assert!(read(b, "db") == expected);
+    let report = b.verify(None, true, &|_, _| ()).unwrap();
+    assert!(report.ok, "{report:?}");
+}
+
+#[test]
+fn a_replaced_writer_of_the_same_home_harms_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = StoreConfig {
+            home: home.path().to_owned(),
+            meta: None,
+            objects: None,
+        };
+        Store::open(&config).unwrap()
+    };
+    replaced_writer_goes_on(&open(), &open());
+}
+
+#[test]
+fn a_replaced_writer_of_another_home_harms_nothing() {
+    let all = tempfile::tempdir().unwrap();
+    replaced_writer_goes_on(&host(all.path(), "a"), &host(all.path(), "b"));
+}
