@@ -214,11 +214,13 @@ pub fn serve(
     let dir = mountpoint::prepare(&options.dir)?;
     let state = open(store, options, &dir)?;
     let served = run(&state, &dir, on_ready);
+    let closed = state.close();
+    state.store.end_readers();
     let closed = match served {
-        Ok(closed) => closed.and(state.close()),
+        Ok(before) => before.and(closed),
         Err(error) => {
             // The first failure is the one to tell.
-            if let Err(second) = state.close() {
+            if let Err(second) = closed {
                 tracing::error!("{second}");
             }
             return Err(error);

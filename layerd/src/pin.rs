@@ -140,6 +140,16 @@ impl PinKeeper {
     }
 }
 
+impl PinKeeper {
+    /// Ends all pins: whoever still reads through one gets ESTALE.
+    pub fn end_all(&self) {
+        let pins = std::mem::take(&mut self.shared.state.lock().pins);
+        pins.iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|pin| pin.end());
+    }
+}
+
 impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();

@@ -681,6 +681,12 @@ impl Store {
         }
     }
 
+    /// Lets go of everything that this process reads: its pins would otherwise keep layers for ten
+    /// minutes more. Readers answer ESTALE from then on.
+    pub fn end_readers(&self) {
+        self.pins.end_all();
+    }
+
     /// A reader that can be asked for the newest commit.
     pub fn open_follower(self: &Arc<Self>, name: &DatabaseName) -> Result<Follower> {
         Follower::open(self, self.database(name)?)

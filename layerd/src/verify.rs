@@ -8,20 +8,25 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::catalog::{Database, LayerKind, LayerRow, LayerState};
 use crate::disk::DiskFile;
 use crate::files::Files;
 use crate::format::{PAGE_LENGTH, RECORDS_AT};
-use crate::id::{DatabaseId, DatabaseName, LayerId, Lsn, Timestamp};
+use crate::id::{DatabaseId, DatabaseName, LayerId, Lsn, Timestamp, random_u64};
 use crate::instance;
 use crate::layer::Layer;
 use crate::load::{note_payload, read_image_header};
 use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
+use crate::remote::cache::{Cache, CacheConfig};
+use crate::remote::file::RemoteFile;
+use crate::remote::objects::Objects;
+use crate::remote::prefetch::prefetch;
 use crate::remote::tier::Tier;
 use crate::scan::{LogScan, OpenError, Scanned, read_footer, read_header, scan_index};
-use crate::store::{Problem, Progress, Result, Store, VerifyReport};
+use crate::store::{Problem, Progress, Result, Store, VerifyReport, io_error};
 
 const STEP: usize = 1 << 20;
 /// How long a living writer may take from writing a record's first byte to its last.
@@ -59,9 +64,10 @@ impl Store {
             store: self,
             deep,
             report: VerifyReport::default(),
-            tier: self
+            passage: self
                 .remote()
-                .map(|objects| Tier::new(objects.clone(), None)),
+                .map(|objects| Passage::open(self, objects))
+                .transpose()?,
             total,
             progress,
         };
@@ -78,12 +84,49 @@ impl Store {
     }
 }
 
+/// The remote store as if nothing of it were in this home: through a cache that is empty at first,
+/// holds one layer at a time, and goes away.
+struct Passage {
+    tier: Arc<Tier>,
+    cache: Arc<Cache>,
+    directory: PathBuf,
+}
+
+impl Passage {
+    fn open(store: &Store, objects: &Objects) -> Result<Passage> {
+        let name = format!("verify-{:016x}", random_u64());
+        let directory = store.home().join(name);
+        let failed = |error| io_error(&format!("make {}", directory.display()), error);
+        std::fs::create_dir(&directory).map_err(failed)?;
+        let cache = Cache::open(&directory, CacheConfig::default()).map_err(failed)?;
+        Ok(Passage {
+            tier: Tier::new(objects.clone(), Some(Arc::clone(&cache))),
+            cache,
+            directory,
+        })
+    }
+
+    fn forget(&self, layer: LayerId) {
+        if let Err(error) = self.cache.forget(layer) {
+            tracing::debug!(%error, "what was fetched stays until the check ends");
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, directory = %self.directory.display(), "cannot remove what was fetched");
+        }
+    }
+}
+
 struct Check<'a> {
     store: &'a Arc<Store>,
     deep: bool,
     report: VerifyReport,
-    /// The remote store, past the cache.
-    tier: Option<Arc<Tier>>,
+    /// The remote store, past the home's cache.
+    passage: Option<Passage>,
     total: u64,
     progress: Progress<'a>,
 }
@@ -160,7 +203,11 @@ impl Check<'_> {
 
     /// Checks what the remote store has of a layer, past the local cache.
     fn stored(&mut self, row: &LayerRow) {
-        let Some(tier) = self.tier.clone() else {
+        let Some(tier) = self
+            .passage
+            .as_ref()
+            .map(|passage| Arc::clone(&passage.tier))
+        else {
             return;
         };
         let kind = match row.kind {
@@ -174,20 +221,42 @@ impl Check<'_> {
         match (row.kind, row.state) {
             (LayerKind::Image, _) => {
                 match tier.image(row.id, row.end.unwrap_or(0), &row.segments) {
-                    Ok((image, sums)) => self.image_files(row, image, sums, &label, &label),
+                    Ok((image, sums)) => {
+                        self.fetch_whole(&[Arc::clone(&image), Arc::clone(&sums)]);
+                        self.image_files(row, image, sums, &label, &label);
+                    }
                     Err(error) => unusable(self, error),
                 }
             }
             (LayerKind::Delta, LayerState::Sealed) => match tier.delta(row.id, &row.segments) {
-                Ok(file) => self.sealed_file(row, file, &label),
+                Ok(file) => {
+                    self.fetch_whole(&[Arc::clone(&file)]);
+                    self.sealed_file(row, file, &label);
+                }
                 Err(error) => unusable(self, error),
             },
             (LayerKind::Delta, LayerState::Active | LayerState::Rotated) => {
                 match tier.delta(row.id, &row.segments) {
-                    Ok(file) => self.stored_log(row, file, &label),
+                    Ok(file) => {
+                        self.fetch_whole(&[Arc::clone(&file)]);
+                        self.stored_log(row, file, &label);
+                    }
                     Err(error) => unusable(self, error),
                 }
             }
+        }
+        if let Some(passage) = &self.passage {
+            passage.forget(row.id);
+        }
+    }
+
+    /// Fetches what a deep check reads anyway, in few large requests. What fails is found again, and
+    /// told, by the check.
+    fn fetch_whole(&self, files: &[Arc<RemoteFile>]) {
+        if self.deep
+            && let Err(error) = prefetch(files, &|_, _| (), &AtomicBool::new(false))
+        {
+            tracing::debug!(%error, "a layer cannot be fetched as a whole");
         }
     }
 

@@ -265,7 +265,6 @@ fn space_comes_back_from_the_store_too() {
     assert!(content(&held.frozen()) == noise(9, 1 << 20));
     drop(held);
     b.gc(Some(Duration::ZERO), false).unwrap();
-    b.gc(Some(Duration::ZERO), false).unwrap();
     let left = stored(all.path());
     assert!(left < 5 << 18, "{left} bytes are left");
     let fresh = host(all.path(), "fresh");
