@@ -129,6 +129,12 @@ impl Store {
             }
         };
         for (source, path) in pairs {
+            if path.exists() && from.layer_directory() == to.layer_directory() {
+                return Err(StoreError::Refused(format!(
+                    "{} would be copied over itself; name another store",
+                    path.display()
+                )));
+            }
             // Left over from an attempt that was stopped, or there already: the bytes are the same.
             let _ = std::fs::remove_file(&path);
             let file = to.disk().create(&path).map_err(FsError::from)?;

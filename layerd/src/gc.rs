@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Database, Inventory, LayerKind, LayerRow, LayerState};
+use crate::catalog::{CatalogError, Database, Inventory, LayerKind, LayerRow, LayerState};
 use crate::files::is_open;
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
@@ -112,9 +112,15 @@ impl Store {
         let age_min = grace.max(UPLOAD_MAX);
         objects.list("", |object| -> Result<()> {
             let age = object.modified.elapsed().unwrap_or_default();
-            let is_segment = crate::send::is_key(&object.key);
-            if age < age_min
-                || !is_segment
+            // Another catalog may keep its objects in the same place.
+            let is_ours = match crate::send::database_of(&object.key) {
+                Some(id) if age >= age_min => match self.catalog().database_by_id(id) {
+                    Err(CatalogError::NoSuchDatabase(_)) => false,
+                    known => known.map(|_| true)?,
+                },
+                _ => false,
+            };
+            if !is_ours
                 || waiting.contains(&object.key)
                 || deleted.contains(&object.key)
                 || self.catalog().knows_object(&object.key)?

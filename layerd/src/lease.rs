@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -100,6 +101,21 @@ impl HeldLease {
                 tracing::warn!(%error, "the write lease could not be renewed; trying again")
             }
         }
+    }
+
+    /// Renews it, as often as it takes, while `work` goes on.
+    pub fn keep<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while is_done.recv_timeout(LEASE_HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+                    self.renew();
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     /// Somebody else took over: acknowledge nothing from now on.

@@ -11,6 +11,7 @@
 //! The engine knows nothing of FUSE, of DuckDB's file format, or of any network protocol.
 
 pub mod aligned;
+mod binding;
 pub mod catalog;
 mod checksum;
 mod compact;

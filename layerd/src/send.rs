@@ -8,10 +8,11 @@ use crate::catalog::{CommitRange, LayerKind, LayerRow, Segment};
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::{LayerFooter, RECORDS_AT};
-use crate::id::{DatabaseId, LayerId};
+use crate::id::DatabaseId;
 use crate::layer::Layer;
 use crate::load::open_error;
 use crate::record::Change;
+use crate::remote::key::SegmentKey;
 use crate::remote::layout::{Layout, image_end};
 use crate::remote::objects::Objects;
 use crate::remote::upload::{Range, UploadError, read_delta, read_image, upload};
@@ -204,45 +205,8 @@ fn note_payload(layout: &mut Layout, change: &Change) {
     }
 }
 
-/// Whether an object's key is that of a segment: whatever else lies in a bucket is not ours.
-pub fn is_key(key: &str) -> bool {
-    let parts: Vec<&str> = key.split('/').collect();
-    let [database, layer, place] = parts.as_slice() else {
-        return false;
-    };
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let place = place.split_once('-');
-    is_hex(database, 16)
-        && layer.parse::<LayerId>().is_ok()
-        && place.is_some_and(|(begin, random)| is_hex(begin, 12) && is_hex(random, 16))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_keys_of_segments_are_taken_for_segments() {
-        let layer = LayerId {
-            epoch: crate::id::Epoch(7),
-            random: 9,
-        };
-        let database = DatabaseId(5);
-        assert!(is_key(&format!(
-            "{database}/{layer}/{:012x}-{:016x}",
-            4096, 77
-        )));
-        for other in [
-            String::new(),
-            "backup.tar".to_owned(),
-            format!("{database}/{layer}/x"),
-            format!("x/{layer}/{:012x}-{:016x}", 4096, 77),
-            format!("{database}/layer/{:012x}-{:016x}", 4096, 77),
-            format!("more/{database}/{layer}/{:012x}-{:016x}", 4096, 77),
-        ] {
-            assert!(!is_key(&other), "{other}");
-        }
-    }
+/// The database of a segment's object; `None` for any other object: whatever else lies in a bucket
+/// is not ours.
+pub fn database_of(key: &str) -> Option<DatabaseId> {
+    key.parse().ok().map(|key: SegmentKey| key.database)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::binding::{bind, identity};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
     self, Base, Catalog, CatalogError, Chain, Database, Head, Holder, LayerKind, LayerRow,
@@ -287,6 +288,7 @@ impl Store {
             .map_or_else(|| home.join(LOCAL), Path::to_owned);
         let files = Files::open(&home, &local, disk)
             .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
+        bind(&local, &identity(config.meta.as_deref(), &home))?;
         let files = match &remote {
             Some(objects) => {
                 // A home that can't be written reads without a cache.
@@ -424,6 +426,10 @@ impl Store {
                 Err(
                     StoreError::Catalog(CatalogError::LeaseHeld { .. }) | StoreError::Paused(_),
                 ) => {}
+                // A store that is away can't be brought what is here; what it has can be read.
+                Err(error @ (StoreError::Upload(_) | StoreError::Objects(_))) => {
+                    tracing::warn!(%error, "recovery waits for the store")
+                }
                 // What lies before the damage can be read.
                 Err(StoreError::Damaged(error)) => {
                     tracing::error!(%error, "recovery is not possible")

@@ -155,9 +155,10 @@ impl Check<'_> {
     fn layer(&mut self, row: &LayerRow, databases: &[Database]) {
         if !row.segments.is_empty() {
             self.stored(row);
-            if !self.files().has(row) {
-                return;
-            }
+        }
+        // Of another host's layer only that is there which it has sent.
+        if self.passage.is_some() && !self.files().has(row) {
+            return;
         }
         match (row.kind, row.state) {
             (LayerKind::Image, _) => self.image(row),

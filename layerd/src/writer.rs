@@ -617,10 +617,10 @@ impl Writer {
         let _rotation = shared.rotation.lock();
         // One more heartbeat: sealing and the last sync should not run out of time.
         shared.lease.renew();
-        let result = self
-            .sync()
-            .map_err(StoreError::from)
-            .and_then(|_| shared.end());
+        let result = shared.lease.keep(|| {
+            let synced = self.sync().map_err(StoreError::from);
+            synced.and_then(|_| shared.end())
+        });
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }

@@ -158,7 +158,8 @@ impl Context {
         let directory = std::env::current_dir()
             .context("cannot tell the current directory; change to one that exists")?;
         Ok(Store::open(&StoreConfig {
-            home: self.config.home.clone(),
+            // What is kept here of one store must not be taken for the other's.
+            home: self.config.home.join("copy"),
             meta: Some(config::absolute(&meta, &directory)),
             objects: Some(config::absolute(&objects, &directory)),
         })?)

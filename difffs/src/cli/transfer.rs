@@ -130,6 +130,10 @@ impl Copy {
         })
         .with_context(|| format!("copy of {name}"))?;
         let bytes = target.bytes(&database)?;
+        let home = target.home().to_owned();
+        drop(target);
+        std::fs::remove_dir_all(&home)
+            .with_context(|| format!("cannot remove {}", home.display()))?;
         let (lsn, size) = (database.head.lsn(), format::size(bytes));
         Ok(Reply::new(
             json!({ "database": databases::document(&database, bytes) }),
