@@ -585,22 +585,34 @@ fn flags_beat_environment_and_environment_beats_the_file() {
     let by_environment = home
         .command("create b")
         .env("OPENDUCK_META", "sqlite:from-env.db")
+        .env("OPENDUCK_OBJECTS", "file:env-objects")
         .current_dir(elsewhere.path())
         .output();
     assert!(by_environment.unwrap().status.success());
     assert!(
-        elsewhere.path().join("from-env.db").exists(),
+        elsewhere.path().join("from-env.db").exists()
+            && elsewhere.path().join("env-objects").exists(),
         "the environment's stand on the caller's directory"
     );
 
     let by_flag = home
-        .command("--meta sqlite:from-flag.db create c")
+        .command("--meta sqlite:from-flag.db --objects file:flag-objects create c")
         .env("OPENDUCK_META", "sqlite:unused.db")
         .current_dir(elsewhere.path())
         .output();
     assert!(by_flag.unwrap().status.success());
     assert!(elsewhere.path().join("from-flag.db").exists());
     assert!(!elsewhere.path().join("unused.db").exists());
+
+    let mixed = home
+        .command("--meta sqlite:from-flag.db list")
+        .env("OPENDUCK_OBJECTS", "file:env-objects")
+        .current_dir(elsewhere.path())
+        .output();
+    assert!(
+        !mixed.unwrap().status.success(),
+        "layers belong to one catalog"
+    );
 
     let names = |ran: Value| {
         ran["databases"]

@@ -1,22 +1,19 @@
-//! Binding: a directory of layers belongs to one catalog, and says to which.
+//! Binding: a directory of layers belongs to one catalog.
 //!
 //! To another catalog its files would be files without a row, and garbage collection would delete
-//! them. So the first catalog that is used with a directory is noted there, and every other one is
-//! refused. A bucket needs no such note: its objects' keys begin with their database, and a catalog
+//! them. So the home notes the first catalog that is used with a directory, and refuses every other
+//! one. A bucket needs no such note: its objects' keys begin with their database, and a catalog
 //! touches only those of databases that it knows.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::store::{Result, StoreError, io_error};
 
-/// The note's name in the directory.
-const FILE: &str = "catalog";
-
-/// Notes that the directory belongs to the catalog `identity`, or checks that it does.
-pub fn bind(directory: &Path, identity: &str) -> Result<()> {
-    let path = directory.join(FILE);
+/// Notes in the home that the directory belongs to the catalog `identity`, or checks that it does.
+pub fn bind(home: &Path, directory: &Path, identity: &str) -> Result<()> {
+    let path = note_of(home, directory);
     let failed = |error| io_error(&format!("read {}", path.display()), error);
     match fs::read_to_string(&path) {
         Ok(found) if found.trim_end() == identity => Ok(()),
@@ -26,12 +23,29 @@ pub fn bind(directory: &Path, identity: &str) -> Result<()> {
             found.trim_end(),
             path.display()
         ))),
-        Err(error) if error.kind() == ErrorKind::NotFound => note(&path, identity),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if note(&path, identity)? {
+                Ok(())
+            } else {
+                bind(home, directory, identity)
+            }
+        }
         Err(error) => Err(failed(error)),
     }
 }
 
-fn note(path: &Path, identity: &str) -> Result<()> {
+/// Where the home notes it: a home that was moved finds its own directory's note again.
+fn note_of(home: &Path, directory: &Path) -> PathBuf {
+    let name = match directory.strip_prefix(home) {
+        Ok(inside) => inside.display().to_string(),
+        Err(_) => directory.display().to_string(),
+    };
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    home.join("locks").join(format!("catalog-{}", &hash[..16]))
+}
+
+/// Writes the note; `false` if another process was faster.
+fn note(path: &Path, identity: &str) -> Result<bool> {
     let failed = |error| io_error(&format!("write {}", path.display()), error);
     let own = path.with_extension(format!("{:016x}", crate::id::random_u64()));
     let written = fs::File::create_new(&own)
@@ -44,7 +58,7 @@ fn note(path: &Path, identity: &str) -> Result<()> {
                 ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
             ) =>
         {
-            return Ok(());
+            return Ok(true);
         }
         result => result.map_err(failed)?,
     }
@@ -52,11 +66,8 @@ fn note(path: &Path, identity: &str) -> Result<()> {
     let linked = fs::hard_link(&own, path);
     let _ = fs::remove_file(&own);
     match linked {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => match path.parent() {
-            Some(directory) => bind(directory, identity),
-            None => Ok(()),
-        },
-        result => result.map_err(failed),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        result => result.map(|()| true).map_err(failed),
     }
 }
 
@@ -90,14 +101,18 @@ mod tests {
     #[test]
     fn a_directory_is_one_catalogs_and_says_so_to_others() {
         let home = tempfile::tempdir().unwrap();
-        bind(home.path(), "a").unwrap();
-        bind(home.path(), "a").unwrap();
-        let refused = bind(home.path(), "b").unwrap_err().to_string();
+        fs::create_dir(home.path().join("locks")).unwrap();
+        let bind = |directory: &str, identity: &str| {
+            bind(home.path(), &home.path().join(directory), identity)
+        };
+        bind("layers", "a").unwrap();
+        bind("layers", "a").unwrap();
+        let refused = bind("layers", "b").unwrap_err().to_string();
         assert!(
             refused.contains("belong to another catalog, a"),
             "{refused}"
         );
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+        bind("others", "b").unwrap();
     }
 
     #[test]

@@ -233,6 +233,9 @@ const LOCAL: &str = "objects";
 const RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longer is for ever: 250 years, which the clock's nanoseconds can hold.
 const RETENTION_MAX: Duration = Duration::from_secs(250 * 365 * 24 * 3600);
+/// How often, and how long, a writer waits for its home's lock where nobody has the lease.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// How long a writer that wants to take over waits for the holder to let go.
 const STEAL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -264,6 +267,8 @@ impl Store {
                 home.display()
             )));
         }
+        let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
+        std::fs::create_dir_all(&home).map_err(not_opened)?;
         let named = config.objects.as_deref().map(Objects::open).transpose()?;
         let (objects, remote) = match named {
             Some(named) if named.directory().is_none() => {
@@ -286,9 +291,8 @@ impl Store {
         let local = objects
             .directory()
             .map_or_else(|| home.join(LOCAL), Path::to_owned);
-        let files = Files::open(&home, &local, disk)
-            .map_err(|e| io_error(&format!("open the home {}", home.display()), e))?;
-        bind(&local, &identity(config.meta.as_deref(), &home))?;
+        let files = Files::open(&home, &local, disk).map_err(not_opened)?;
+        bind(&home, &local, &identity(config.meta.as_deref(), &home))?;
         let files = match &remote {
             Some(objects) => {
                 // A home that can't be written reads without a cache.
@@ -465,7 +469,16 @@ impl Store {
 
     /// Takes the lease, at once if its holder is a dead process of this home.
     pub(crate) fn acquire(&self, database: &Database) -> Result<HeldLease> {
-        match self.writer_lock(database.id)? {
+        // Whoever looks for what was lost has it for a moment.
+        let mut lock = self.writer_lock(database.id)?;
+        for _ in 0..LOCK_TRIES {
+            if lock.is_some() || self.catalog.lease(database.id)?.is_some() {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            lock = self.writer_lock(database.id)?;
+        }
+        match lock {
             Some(lock) => self.acquire_with(database, Some(lock)),
             None => match self.catalog.lease(database.id)? {
                 Some(lease) => Err(self.held(database, lease)?),

@@ -8,7 +8,7 @@
 //! acknowledged and nobody else ever saw. They are kept as a clone, `DB-lost-<epoch>`: never merged
 //! into what the other one wrote, never thrown away.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::{
@@ -141,11 +141,14 @@ impl Store {
     /// Keeps what this home's files hold of commits that were acknowledged here and never
     /// published, now that another writer went on without them. Returns the clones that were made.
     pub fn keep_lost(self: &Arc<Self>, id: DatabaseId) -> Result<Vec<DatabaseName>> {
+        let database = self.catalog().database_by_id(id)?;
+        if self.lost_layers(&database)?.is_empty() {
+            return Ok(Vec::new());
+        }
         let Some(_lock) = self.writer_lock(id)? else {
             // A writer of this home may still be at it.
             return Ok(Vec::new());
         };
-        let database = self.catalog().database_by_id(id)?;
         let mut lost = self.lost_layers(&database)?;
         lost.sort_by_key(|lost| (lost.header.id.epoch, lost.header.first_lsn));
         let mut clones = Vec::new();
@@ -175,13 +178,19 @@ impl Store {
         let Ok(entries) = std::fs::read_dir(self.files().active_directory()) else {
             return Ok(Vec::new());
         };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let of_replaced: Vec<(PathBuf, LayerId)> = paths
+            .filter_map(|path| Some((layer_of(&path)?, path)))
+            .filter(|(id, _)| id.epoch < database.epoch)
+            .map(|(id, path)| (path, id))
+            .collect();
+        if of_replaced.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = self.catalog().layers(database.id)?;
         let word = self.head_word(database.id);
         let mut lost = Vec::new();
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let Some(id) = layer_of(&path).filter(|id| id.epoch < database.epoch) else {
-                continue;
-            };
+        for (path, id) in of_replaced {
             let row = rows.iter().find(|row| row.id == id);
             let published = match row {
                 Some(row) if row.state == LayerState::Active => continue,
@@ -348,8 +357,13 @@ struct Lost {
     is_waiting: bool,
 }
 
+/// The layer whose log a file is.
 fn layer_of(path: &Path) -> Option<LayerId> {
-    path.file_stem()?.to_str()?.parse().ok()
+    path.file_name()?
+        .to_str()?
+        .strip_suffix(".delta")?
+        .parse()
+        .ok()
 }
 
 fn copy_records(

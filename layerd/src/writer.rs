@@ -149,6 +149,8 @@ const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How often it is looked whether another host replaced layers.
 const GENERATION_EVERY: Duration = Duration::from_secs(10);
+/// How long a catalog that does not answer is left alone.
+const CATALOG_PAUSE: Duration = Duration::from_millis(200);
 /// How often the background looks for something to do.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 /// A layer of this size is ended at the next commit.
@@ -820,7 +822,22 @@ impl Shared {
         let files = self.store.files();
         files.disk().sync_directory(&files.active_directory())?;
         let row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
-        Ok(self.store.catalog().add_layer(self.lease.epoch(), &row)?)
+        // A catalog that is away for a moment is no reason to end a database: until the lease ends,
+        // what waits for this waits longer.
+        loop {
+            match self.store.catalog().add_layer(self.lease.epoch(), &row) {
+                Err(error @ CatalogError::Unavailable { .. }) => {
+                    self.lease.check()?;
+                    tracing::warn!(%error, "a new layer waits for the catalog");
+                    std::thread::sleep(CATALOG_PAUSE);
+                }
+                // The answer to an earlier try was lost.
+                Err(CatalogError::Conflict(_)) if self.store.catalog().knows_layer(row.id)? => {
+                    return Ok(());
+                }
+                added => return Ok(added?),
+            }
+        }
     }
 
     fn rotate(&self) -> Result<bool, FsError> {

@@ -96,7 +96,7 @@ impl Export {
 /// numbers and names; the database here stays as it is. Refused while it is mounted for writing.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  OPENDUCK_TO_META=postgres://me:secret@db/openduck openduck-fs copy sales --to-objects s3://bucket/ducks"
+    after_help = "Example:\n  openduck-fs copy sales --to-meta postgres://db/openduck --to-objects s3://bucket/ducks"
 )]
 pub(crate) struct Copy {
     /// What to copy
