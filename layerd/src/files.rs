@@ -81,6 +81,12 @@ impl Files {
         &self.home
     }
 
+    /// Free and total bytes of the disk that the home is on.
+    pub fn free_space(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(&self.home)?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    }
+
     /// The disk below.
     #[must_use]
     pub fn disk(&self) -> &Arc<dyn Disk> {

@@ -16,10 +16,8 @@ use crate::store::{Result, Store, io_error};
 impl Store {
     /// Free and total bytes of the disk that the home is on.
     pub fn free_space(&self) -> Result<(u64, u64)> {
-        let home = self.files().home();
-        let stat = rustix::fs::statvfs(home)
-            .map_err(|error| io_error(&format!("look at {}", home.display()), error.into()))?;
-        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+        let failed = |error| io_error(&format!("look at {}", self.home().display()), error);
+        self.files().free_space().map_err(failed)
     }
 
     /// Drops local copies until they and the disk are within the cache's limits. Returns how many

@@ -563,7 +563,7 @@ impl Writer {
 
     /// Free and total bytes of the disk that holds the layers.
     pub fn space(&self) -> Result<(u64, u64), FsError> {
-        self.shared.space()
+        Ok(self.shared.store.files().free_space()?)
     }
 
     /// Set when another process asked this one to hand the lease over, or the lease was lost: the
@@ -786,11 +786,6 @@ impl Shared {
         let (_, end) = self.log.position();
         let old = self.active.lock().since.elapsed() >= LAYER_AGE_MAX;
         end > crate::format::RECORDS_AT && (old || end >= LAYER_BYTES_MAX)
-    }
-
-    fn space(&self) -> Result<(u64, u64), FsError> {
-        let stat = rustix::fs::statvfs(self.store.files().home()).map_err(std::io::Error::from)?;
-        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
     }
 
     fn forget_if_closed(&self, file: FileId) {
