@@ -1,0 +1,1 @@
+//! Remote execution: a gateway, workers that run stock DuckDB over mounts, and the `openduck` command.
