@@ -9,6 +9,8 @@ DUCKDB_VERSIONS=(2.0.0 1.5.5 1.4.5)
 # This environment also gets the TPC-H generator (the extension is built for exactly this DuckDB).
 TPCH_DUCKDB_VERSION=1.5.5
 TPCH_EXTENSION_VERSION=1.5.5
+# DuckDB's own protocol, which scripts/bench/exec compares with.
+QUACK_EXTENSION_VERSION=1.5.5
 
 # This environment also gets pytest, and runs fuse-tests.
 PYTEST_DUCKDB_VERSION=2.0.0
@@ -16,6 +18,11 @@ PYTEST_VERSION=9.2.0
 
 # And the client that looks into the S3 server below.
 BOTO3_VERSION=1.44.5
+
+# The independent client of the gateway, and Arrow Flight to compare with.
+GRPC_VERSION=1.85.1
+GOOGLEAPIS_VERSION=1.76.0
+PYARROW_VERSION=26.0.1
 
 # The file-system exerciser, from crates.io.
 FSX_VERSION=0.3.2
