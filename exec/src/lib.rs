@@ -1,1 +1,3 @@
 //! Remote execution: a gateway, workers that run stock DuckDB over mounts, and the `openduck` command.
+
+pub mod access;
