@@ -1,0 +1,34 @@
+//! What can go wrong, in DuckDB's own words.
+//!
+//! A client should be able to raise what a local DuckDB would have raised: so the exception's type,
+//! its message, its place in the SQL and what else DuckDB tells travel unchanged.
+
+use std::collections::BTreeMap;
+
+/// A statement, or a call about one, failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    /// The exception's type as DuckDB's clients name it, without `Error`: `Binder`, `Catalog`,
+    /// `Constraint`, `Interrupt`, `Permission`, ….
+    pub kind: String,
+    /// DuckDB's message, with the type in front and, where DuckDB shows it, the line of the SQL. Never
+    /// empty.
+    pub message: String,
+    /// Where in the SQL, in bytes from its begin, if DuckDB tells.
+    pub position: Option<u64>,
+    /// What else DuckDB tells: `name`, `type`, `candidates`, `error_subtype`, ….
+    pub extra: BTreeMap<String, String>,
+}
+
+impl EngineError {
+    /// An error that DuckDB did not raise itself, under the type that it would have used.
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            message: format!("{kind} Error: {}", message.into()),
+            position: None,
+            extra: BTreeMap::new(),
+        }
+    }
+}

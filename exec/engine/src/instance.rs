@@ -1,0 +1,88 @@
+//! One DuckDB instance: a database that is open, its memory, its threads, and how far it is locked.
+
+use std::path::PathBuf;
+
+use crate::{Connection, EngineError};
+
+/// Whether an instance may change its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// DuckDB opens the file read-only; it may be open in other processes as well.
+    ReadOnly,
+    /// The one writer.
+    ReadWrite,
+}
+
+/// How an instance is opened.
+#[derive(Clone, Debug)]
+pub struct InstanceConfig {
+    /// The database file; `None`: in memory.
+    pub path: Option<PathBuf>,
+    /// Ignored in memory, where it is always [`Access::ReadWrite`].
+    pub access: Access,
+    /// The most memory that DuckDB's buffers and operators take, in bytes.
+    pub memory_bytes: u64,
+    /// DuckDB's own threads for this instance; at least 1. The caller of [`Running::next`] only waits.
+    pub threads: usize,
+    /// Where larger-than-memory operators spill to.
+    pub temp_directory: PathBuf,
+    /// The most that they may spill, in bytes.
+    pub temp_bytes_max: u64,
+    /// The storage version of a database that is new, as DuckDB's `storage_compatibility_version` takes
+    /// it (`v1.4.0`, `latest`); `None`: DuckDB's default.
+    pub storage_version: Option<String>,
+    /// Folders that statements may read and write files in, beside their own databases.
+    pub allowed_directories: Vec<PathBuf>,
+    /// Client SQL can't reach the host: no external access, no loading or installing of extensions, no
+    /// settings but those of [`crate::admit::SETTINGS`], and plans are refused that use functions that
+    /// [`crate::admit`] does not list. `false` for tools that trust their SQL.
+    pub locked_down: bool,
+}
+
+/// An open database. Clones share it; it closes with the last of them, of its connections and of their
+/// results.
+#[derive(Clone, Debug)]
+pub struct Instance {}
+
+impl Instance {
+    /// Opens a database file, or one in memory. A new file is created (with [`Access::ReadWrite`]).
+    ///
+    /// # Errors
+    /// What DuckDB says: no such file, held by another process, damaged, of a newer version.
+    pub fn open(_config: &InstanceConfig) -> Result<Self, EngineError> {
+        todo!()
+    }
+
+    /// A new connection: a session of its own, with its own transaction, temporary tables and settings.
+    ///
+    /// # Errors
+    /// Only if the instance was invalidated by a fatal error.
+    pub fn connect(&self) -> Result<Connection, EngineError> {
+        todo!()
+    }
+
+    /// Changes the memory limit, in bytes, also of a locked-down instance. What is in use and above it
+    /// is evicted first.
+    ///
+    /// # Errors
+    /// Where that much can't be evicted; the limit stays then.
+    pub fn set_memory(&self, _bytes: u64) -> Result<(), EngineError> {
+        todo!()
+    }
+
+    /// Changes how many threads DuckDB keeps, also of a locked-down instance.
+    ///
+    /// # Errors
+    /// For 0.
+    pub fn set_threads(&self, _threads: usize) -> Result<(), EngineError> {
+        todo!()
+    }
+
+    /// Writes the WAL into the database file, if no other transaction stands in the way.
+    ///
+    /// # Errors
+    /// `TransactionContext` while another transaction writes; try again later.
+    pub fn checkpoint(&self) -> Result<(), EngineError> {
+        todo!()
+    }
+}
