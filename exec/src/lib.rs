@@ -1,3 +1,4 @@
 //! Remote execution: a gateway, workers that run stock DuckDB over mounts, and the `openduck` command.
 
 pub mod access;
+pub mod wire;
