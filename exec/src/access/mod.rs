@@ -10,7 +10,10 @@ use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+pub mod handle;
 pub mod peer;
+pub mod title;
+pub mod token;
 
 /// Decides who a caller is.
 #[tonic::async_trait]
