@@ -2,3 +2,4 @@
 
 pub mod access;
 pub mod wire;
+pub mod worker;
