@@ -12,6 +12,8 @@ LIB_DIR=$(dirname "${BASH_SOURCE[0]}")
 . "$LIB_DIR/rust.sh"
 # shellcheck source=python.sh
 . "$LIB_DIR/python.sh"
+# shellcheck source=libduckdb.sh
+. "$LIB_DIR/libduckdb.sh"
 
 # setup_to_run: what the demo and the benchmark need.
 setup_to_run() {
@@ -22,6 +24,7 @@ setup_to_run() {
 # setup_to_test: the servers and the file-system exerciser on top.
 setup_to_test() {
     setup_to_run
+    in_turn step "DuckDB $LIBDUCKDB_VERSION as a library" need_libduckdb
     setup_servers
     in_turn step "fsx $FSX_VERSION" need_fsx
 }
