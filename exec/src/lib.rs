@@ -4,3 +4,4 @@ pub mod access;
 pub mod gateway;
 pub mod server;
 pub mod wire;
+pub mod worker;

@@ -89,37 +89,44 @@ pub fn raised(error: Raised) -> Status {
     status(code, error.message, detail)
 }
 
-/// The code of a DuckDB exception. A type that is not known is INTERNAL: nothing is promised of it.
+/// The code of a DuckDB exception, whose type is spelled as clients name it (`InvalidInput`) or as the
+/// message begins (`Invalid Input`). A type that is not known is INTERNAL: nothing is promised of it.
 fn code_of(exception: &str, extra: &HashMap<String, String>) -> Code {
-    match exception {
-        "Parser"
-        | "Syntax"
-        | "Binder"
-        | "Catalog"
-        | "Conversion"
-        | "Invalid Input"
-        | "Out of Range"
-        | "Mismatch Type"
-        | "Invalid type"
-        | "Decimal"
-        | "Divide by Zero"
-        | "Expression"
-        | "Invalid Configuration"
-        | "Parameter Not Allowed"
-        | "Parameter Not Resolved"
-        | "Dependency"
-        | "Sequence"
-        | "Settings" => Code::InvalidArgument,
-        "Constraint" => Code::FailedPrecondition,
-        "TransactionContext" => match extra.get("error_subtype").map(String::as_str) {
-            // Not a conflict with others: what the session does is out of order.
-            Some("NO_TRANSACTION" | "NESTED_TRANSACTION") => Code::FailedPrecondition,
-            _ => Code::Aborted,
-        },
-        "Permission" => Code::PermissionDenied,
-        "Out of Memory" | "Object Size" => Code::ResourceExhausted,
-        "Not implemented" | "Missing Extension" => Code::Unimplemented,
-        "INTERRUPT" => Code::Cancelled,
+    let letters = exception.chars().filter(char::is_ascii_alphanumeric);
+    let name: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    match name.as_str() {
+        "parser"
+        | "syntax"
+        | "binder"
+        | "catalog"
+        | "conversion"
+        | "invalidinput"
+        | "outofrange"
+        | "typemismatch"
+        | "mismatchtype"
+        | "invalidtype"
+        | "decimal"
+        | "dividebyzero"
+        | "expression"
+        | "invalidconfiguration"
+        | "parameternotallowed"
+        | "parameternotresolved"
+        | "dependency"
+        | "sequence"
+        | "settings"
+        | "cardinality" => Code::InvalidArgument,
+        "constraint" => Code::FailedPrecondition,
+        "transaction" | "transactioncontext" => {
+            match extra.get("error_subtype").map(String::as_str) {
+                // Not a conflict with others: what the session does is out of order.
+                Some("NO_TRANSACTION" | "NESTED_TRANSACTION") => Code::FailedPrecondition,
+                _ => Code::Aborted,
+            }
+        }
+        "permission" => Code::PermissionDenied,
+        "outofmemory" | "objectsize" => Code::ResourceExhausted,
+        "notimplemented" | "missingextension" => Code::Unimplemented,
+        "interrupt" => Code::Cancelled,
         _ => Code::Internal,
     }
 }
