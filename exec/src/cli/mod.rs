@@ -12,6 +12,7 @@ mod rows;
 mod serve;
 mod status;
 mod token;
+mod worker;
 mod worker_of_gateway;
 
 use std::ffi::OsString;
@@ -65,6 +66,7 @@ struct GlobalOptions {
 enum Command {
     Serve(serve::Serve),
     Gateway(serve::GatewayCommand),
+    Worker(worker::WorkerCommand),
     Query(query::Query),
     Status(status::Status),
     Cancel(cancel::Cancel),
@@ -93,7 +95,10 @@ impl Command {
             Command::Query(command) => command.connect.token(),
             Command::Status(command) => command.connect.token(),
             Command::Cancel(command) => command.connect.token(),
-            Command::Token(_) | Command::Completions(_) | Command::WorkerOfGateway => None,
+            Command::Worker(_)
+            | Command::Token(_)
+            | Command::Completions(_)
+            | Command::WorkerOfGateway => None,
         }
     }
 }
@@ -166,6 +171,7 @@ fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(command) => command.run(&context),
         Command::Gateway(command) => command.run(&context),
+        Command::Worker(command) => command.run(&context),
         command => {
             log_if_asked();
             match command {
@@ -307,6 +313,7 @@ mod tests {
             "serve -d mydb -t TOKEN --listen 127.0.0.1:7878",
             "serve -d mydb --listen 0.0.0.0:7878 --tls-cert c.pem --tls-key k.pem",
             "gateway --readers 2 --idle 10m",
+            "worker -d mydb --announce --reader",
             "gateway --worker mydb=http://127.0.0.1:1 --reader http://127.0.0.1:2",
             "query SQL -d mydb",
             "query - -d mydb --format csv --at lsn:3",

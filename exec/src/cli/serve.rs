@@ -31,7 +31,7 @@ use crate::server::tls::{ServerTls, TlsFiles};
 use crate::server::{self, Listener, Parts};
 
 /// The variable with the secret of workers that the operator named.
-const WORKER_SECRET: &str = "OPENDUCK_WORKER_SECRET";
+pub(super) const WORKER_SECRET: &str = "OPENDUCK_WORKER_SECRET";
 
 /// Serve a database: gateway and worker in one command
 ///
@@ -100,18 +100,8 @@ struct ServerOptions {
     /// Where to listen; beyond this host only with TLS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     listen: SocketAddr,
-    /// The certificate and those it rests on, in PEM; read again when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// Its private key, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Let in only clients with a certificate from these authorities, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_client_ca: Option<PathBuf>,
-    /// Listen beyond this host without TLS: tokens and rows can be read on the way
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    tls: TlsOptions,
     /// How long statements that run may go on when the server ends
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     grace: Duration,
@@ -136,10 +126,40 @@ struct ServerOptions {
 }
 
 #[derive(Args)]
-struct LocalOptions {
+pub(super) struct TlsOptions {
+    /// The certificate and those it rests on, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let in only clients with a certificate from these authorities, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Listen beyond this host without TLS: tokens and rows can be read on the way
+    #[arg(long)]
+    pub(super) insecure: bool,
+}
+
+impl TlsOptions {
+    /// Reads the certificates; must be called within a runtime.
+    pub(super) fn load(&self) -> Result<Option<ServerTls>> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some(ServerTls::load(&TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                clients: self.tls_client_ca.clone(),
+            })?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct LocalOptions {
     /// The storage version of new databases, for older DuckDBs: `v1.4.0` [default: DuckDB 2.0's]
     #[arg(long, value_name = "VERSION")]
-    storage_version: Option<String>,
+    pub(super) storage_version: Option<String>,
     /// Memory of each worker's DuckDB, in bytes or as `4GiB` [default: half of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -151,10 +171,10 @@ struct LocalOptions {
     statement_timeout: Option<Duration>,
     /// A directory in which SQL may read and write files; may be repeated
     #[arg(long, value_name = "DIR")]
-    allow_directory: Vec<PathBuf>,
+    pub(super) allow_directory: Vec<PathBuf>,
     /// The `openduck-fs` to mount with [default: the one beside this program, or on the PATH]
     #[arg(long, value_name = "FILE")]
-    mounter: Option<PathBuf>,
+    pub(super) mounter: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -284,6 +304,13 @@ impl GatewayCommand {
 }
 
 impl LocalOptions {
+    /// Puts what was given into a worker's limits.
+    pub(super) fn apply(&self, limits: &mut crate::worker::Limits) {
+        limits.memory_bytes = self.memory.unwrap_or(limits.memory_bytes);
+        limits.threads = self.threads.unwrap_or(limits.threads);
+        limits.statement_time = self.statement_timeout.unwrap_or(limits.statement_time);
+    }
+
     fn config(
         &self,
         context: &Context,
@@ -347,15 +374,8 @@ async fn serve(
     begin: Begin,
     first: Option<String>,
 ) -> Result<()> {
-    let tls = match (&options.tls_cert, &options.tls_key) {
-        (Some(certificate), Some(key)) => Some(ServerTls::load(&TlsFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            clients: options.tls_client_ca.clone(),
-        })?),
-        _ => None,
-    };
-    let listener = Listener::bind(options.listen, tls, options.insecure).await?;
+    let tls = options.tls.load()?;
+    let listener = Listener::bind(options.listen, tls, options.tls.insecure).await?;
     let url = listener.url();
     let token = match &options.token {
         Some(token) if token.is_empty() => bail!("the token is empty"),

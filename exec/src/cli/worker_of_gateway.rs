@@ -56,7 +56,10 @@ async fn serve(orders: Orders) -> Result<()> {
     let parts = Parts {
         execution: Routes::new(Endpoint::new(worker.clone())),
         ready: Arc::new(|| Ok(())),
-        metrics: Arc::new(|| "# EOF\n".to_owned()),
+        metrics: Arc::new({
+            let worker = worker.clone();
+            move || super::worker::figures(&worker)
+        }),
     };
     let serving = server::serve(listener, parts, ending(worker.clone())?, GRACE);
     say(&Readiness::Ready(url))?;

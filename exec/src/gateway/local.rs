@@ -24,6 +24,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use super::announce::Announcement;
 use super::fleet::Fleet;
 use super::member::{Credential, Member, NewMember, Origin};
 use crate::access::peer::Secret;
@@ -36,8 +37,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 const RESTART_WAIT_MIN: Duration = Duration::from_millis(100);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often a worker is announced in the catalog, for other replicas.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(3);
 
 /// How workers are started.
 #[derive(Clone, Debug)]
@@ -298,10 +297,9 @@ impl Keeper {
         let mut live = self.start().await?;
         *self.database.failure.lock() = None;
         self.fleet.add(&live.member);
-        let announcing = Announcing {
-            store: Arc::clone(&self.local.store),
-            worker: live.worker.clone(),
-        };
+        // Other replicas of the gateway use it as well.
+        let announcing =
+            Announcement::new(Arc::clone(&self.local.store), live.worker.clone());
         let ended = tokio::select! {
             ended = live.child.wait() => Err(match ended {
                 Ok(status) => format!("it ended by itself ({status})"),
@@ -453,34 +451,6 @@ async fn end(live: &mut Live) {
         tracing::warn!(worker = live.member.name(), "a worker does not end; it is killed");
         if let Err(error) = live.child.kill().await {
             tracing::error!(%error, "a worker can't be killed");
-        }
-    }
-}
-
-/// Tells the catalog of a worker, for other replicas of the gateway.
-struct Announcing {
-    store: Arc<Store>,
-    worker: Worker,
-}
-
-impl Announcing {
-    async fn go_on(&self) -> std::convert::Infallible {
-        loop {
-            let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
-            let announced =
-                tokio::task::spawn_blocking(move || store.catalog().announce_worker(&worker)).await;
-            if let Ok(Err(error)) = announced {
-                tracing::warn!(%error, "a worker can't be announced to other gateways");
-            }
-            tokio::time::sleep(ANNOUNCE_EVERY).await;
-        }
-    }
-
-    async fn end(&self) {
-        let (store, id) = (Arc::clone(&self.store), self.worker.id);
-        let ended = tokio::task::spawn_blocking(move || store.catalog().remove_worker(id)).await;
-        if let Ok(Err(error)) = ended {
-            tracing::debug!(%error, "a worker's row stays until it is old");
         }
     }
 }

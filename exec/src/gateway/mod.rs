@@ -10,6 +10,7 @@
 //! statement reaches a worker for a caller who has no right to its database; nothing that a replica knows
 //! alone is needed to serve a handle; a slow client holds up its own results alone.
 
+pub mod announce;
 mod execute;
 pub mod fleet;
 pub mod local;
