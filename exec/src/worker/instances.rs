@@ -231,7 +231,9 @@ impl Instances {
             allowed_directories: self.config.allowed_directories.clone(),
             locked_down: true,
         })
-        .inspect_err(|_| drop(self.living.share_out(0)))?;
+        .inspect_err(|_| {
+            self.living.share_out(0);
+        })?;
         let held = Arc::new(Held {
             instance: Some(instance.clone()),
             lsn,

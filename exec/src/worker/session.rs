@@ -42,8 +42,6 @@ pub struct Slot {
 /// A session.
 #[derive(Debug)]
 pub struct Session {
-    owner: Arc<str>,
-    name: String,
     /// The state that it reads; empty: the newest.
     snapshot: String,
     slot: Arc<tokio::sync::Mutex<Slot>>,
@@ -222,8 +220,6 @@ impl Sessions {
                 Status::internal("the server can't note a session on its disk")
             })?;
         let session = Arc::new(Session {
-            owner: Arc::clone(owner),
-            name: name.to_owned(),
             snapshot: snapshot.to_owned(),
             slot: Arc::default(),
             open: Mutex::default(),
@@ -258,16 +254,6 @@ impl Sessions {
             }
         }
         close(ended);
-    }
-
-    /// Ends one whose connection is of no use any more.
-    pub fn end(&self, taken: &Taken) {
-        if let Taken::Session(_, InUse(session)) = taken {
-            let key = (Arc::clone(&session.owner), session.name.clone());
-            let mut table = self.table.lock();
-            table.sessions.remove(&key);
-            table.end(key);
-        }
     }
 
     /// How many there are.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use engine::admit::{self, Policy};
-use engine::{Connection, InputGuard, Prepared, ResultKind, Running, StatementKind as Kind};
+use engine::{Connection, Flow, InputGuard, Prepared, ResultKind, Running, StatementKind as Kind};
 use proto::v1::{Operator, Reason, StatementKind, Summary};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
@@ -27,6 +27,10 @@ use crate::wire::batch::{Encoder, Message, schema_message};
 use crate::wire::body::ENVELOPE_BYTES_MAX;
 use crate::wire::input::COLUMN_COUNT_MAX;
 use crate::wire::status::{refused, status};
+
+/// What DuckDB's threads may be ahead of the thread that takes their batches, which only waits for the
+/// streams: enough to keep them busy while it is waken up.
+const ENGINE_BUFFER_BYTES: u64 = 4 << 20;
 
 /// A statement that is to run now.
 #[derive(Debug)]
@@ -130,7 +134,11 @@ impl Statement {
         let instance = self.held.instance();
         let instance =
             instance.ok_or_else(|| Stopped(Status::internal("the instance is closed")))?;
-        let connection = instance.connect().map_err(|error| self.failed(error))?;
+        let mut connection = instance.connect().map_err(|error| self.failed(error))?;
+        connection.set_flow(Flow {
+            buffer_bytes: ENGINE_BUFFER_BYTES,
+            ..Flow::default()
+        });
         self.taken.held = Some(Arc::clone(&self.held));
         Ok(connection)
     }
@@ -331,8 +339,9 @@ impl Statement {
         let columns = running.columns.iter().filter(|_| !is_nothing);
         let operators = match self.text.placement {
             true => bound.prepared.operators(),
-            false => Vec::new(),
+            false => Ok(Vec::new()),
         };
+        let operators = operators.map_err(|error| self.failed(error))?;
         Ok(Answer {
             schema,
             columns: columns
