@@ -32,3 +32,26 @@ impl EngineError {
         }
     }
 }
+
+/// What C++ threw: a JSON map with DuckDB's error.
+impl From<cxx::Exception> for EngineError {
+    fn from(exception: cxx::Exception) -> Self {
+        let Ok(mut extra) =
+            serde_json::from_str::<BTreeMap<String, String>>(exception.what())
+        else {
+            return Self::new("Internal", exception.what());
+        };
+        let kind = extra.remove("exception_type").unwrap_or_default();
+        let message = extra.remove("exception_message").unwrap_or_default();
+        let position = extra.remove("position").and_then(|text| text.parse().ok());
+        if message.is_empty() {
+            return Self::new(&kind, "DuckDB says no more");
+        }
+        Self {
+            kind,
+            message,
+            position,
+            extra,
+        }
+    }
+}

@@ -4,9 +4,13 @@
 //! rows that a client has yet to send. A source is therefore polled: where it has nothing, DuckDB parks
 //! the scan, and the waker starts it again.
 
+use std::fmt;
 use std::task::{Context, Poll};
 
 use arrow_array::RecordBatch;
+use cxx::SharedPtr;
+
+use crate::ffi;
 
 /// Where the rows of an input come from. A `tokio::sync::mpsc::Receiver` makes one in three lines.
 pub trait RowSource: Send {
@@ -28,5 +32,31 @@ impl RowSource for std::vec::IntoIter<RecordBatch> {
 
 /// Keeps an input's name known to its connection; dropping it makes the SQL forget the name, and the
 /// source.
-#[derive(Debug)]
-pub struct InputGuard {}
+pub struct InputGuard {
+    session: SharedPtr<ffi::Session>,
+    name: String,
+}
+
+impl InputGuard {
+    pub(crate) fn new(session: SharedPtr<ffi::Session>, name: &str) -> Self {
+        Self {
+            session,
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for InputGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InputGuard")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for InputGuard {
+    fn drop(&mut self) {
+        // It takes a name off a list, and throws nothing but for want of memory.
+        let _ = self.session.remove_input(&self.name);
+    }
+}

@@ -1,8 +1,12 @@
 //! One DuckDB instance: a database that is open, its memory, its threads, and how far it is locked.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
-use crate::{Connection, EngineError};
+use cxx::SharedPtr;
+
+use crate::ffi;
+use crate::{Connection, EngineError, admit};
 
 /// Whether an instance may change its database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +45,42 @@ pub struct InstanceConfig {
 
 /// An open database. Clones share it; it closes with the last of them, of its connections and of their
 /// results.
-#[derive(Clone, Debug)]
-pub struct Instance {}
+#[derive(Clone)]
+pub struct Instance {
+    database: SharedPtr<ffi::Database>,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").finish_non_exhaustive()
+    }
+}
 
 impl Instance {
     /// Opens a database file, or one in memory. A new file is created (with [`Access::ReadWrite`]).
     ///
     /// # Errors
     /// What DuckDB says: no such file, held by another process, damaged, of a newer version.
-    pub fn open(_config: &InstanceConfig) -> Result<Self, EngineError> {
-        todo!()
+    pub fn open(config: &InstanceConfig) -> Result<Self, EngineError> {
+        let mut allowed_directories = Vec::new();
+        for directory in &config.allowed_directories {
+            allowed_directories.push(text(directory)?);
+        }
+        let options = ffi::Options {
+            path: config.path.as_deref().map_or(Ok(String::new()), text)?,
+            in_memory: config.path.is_none(),
+            read_only: config.path.is_some() && config.access == Access::ReadOnly,
+            memory_bytes: config.memory_bytes,
+            threads: config.threads.max(1) as u64,
+            temp_directory: text(&config.temp_directory)?,
+            temp_bytes_max: config.temp_bytes_max,
+            storage_version: config.storage_version.clone().unwrap_or_default(),
+            allowed_directories,
+            allowed_settings: admit::SETTINGS.iter().map(ToString::to_string).collect(),
+            locked_down: config.locked_down,
+        };
+        let database = ffi::open_database(&options)?;
+        Ok(Self { database })
     }
 
     /// A new connection: a session of its own, with its own transaction, temporary tables and settings.
@@ -58,7 +88,7 @@ impl Instance {
     /// # Errors
     /// Only if the instance was invalidated by a fatal error.
     pub fn connect(&self) -> Result<Connection, EngineError> {
-        todo!()
+        Ok(Connection::new(ffi::connect(&self.database)?))
     }
 
     /// Changes the memory limit, in bytes, also of a locked-down instance. What is in use and above it
@@ -66,16 +96,16 @@ impl Instance {
     ///
     /// # Errors
     /// Where that much can't be evicted; the limit stays then.
-    pub fn set_memory(&self, _bytes: u64) -> Result<(), EngineError> {
-        todo!()
+    pub fn set_memory(&self, bytes: u64) -> Result<(), EngineError> {
+        Ok(self.database.set_memory(bytes)?)
     }
 
     /// Changes how many threads DuckDB keeps, also of a locked-down instance.
     ///
     /// # Errors
     /// For 0.
-    pub fn set_threads(&self, _threads: usize) -> Result<(), EngineError> {
-        todo!()
+    pub fn set_threads(&self, threads: usize) -> Result<(), EngineError> {
+        Ok(self.database.set_threads(threads as u64)?)
     }
 
     /// Writes the WAL into the database file, if no other transaction stands in the way.
@@ -83,6 +113,13 @@ impl Instance {
     /// # Errors
     /// `TransactionContext` while another transaction writes; try again later.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
-        todo!()
+        Ok(self.database.checkpoint()?)
     }
+}
+
+/// DuckDB takes paths as text.
+fn text(path: &Path) -> Result<String, EngineError> {
+    path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
+        EngineError::new("IO", format!("{} is not UTF-8, and DuckDB opens no such path", path.display()))
+    })
 }

@@ -17,13 +17,14 @@
 pub mod admit;
 mod connection;
 mod error;
+mod ffi;
 mod input;
 mod instance;
 mod parse;
 mod prepared;
 mod running;
 
-pub use connection::{Connection, Watch};
+pub use connection::{Connection, Flow, Watch};
 pub use error::EngineError;
 pub use input::{InputGuard, RowSource};
 pub use instance::{Access, Instance, InstanceConfig};

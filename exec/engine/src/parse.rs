@@ -6,6 +6,7 @@
 //! construct of a newer DuckDB must never be overlooked.
 
 use crate::EngineError;
+use crate::ffi::{self, FactKind};
 
 /// One statement of a text, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub enum EntryKind {
     Macro,
     Secret,
     Trigger,
+    /// A prepared statement, which DEALLOCATE drops.
+    Prepared,
     /// Whatever else.
     Other,
 }
@@ -166,6 +169,10 @@ pub struct Facts {
     pub prepared_name: Option<String>,
     /// A SHOW, DESCRIBE or SUMMARIZE: of what.
     pub shown: Vec<String>,
+    /// It is an EXPLAIN ANALYZE, which runs what it explains.
+    pub analyzes: bool,
+    /// It is a VACUUM, not only an ANALYZE.
+    pub vacuums: bool,
     /// What the walk does not know, by DuckDB's name of it. A policy refuses it.
     pub unknown: Vec<String>,
 }
@@ -174,7 +181,140 @@ impl Facts {
     /// The statement is a query, or an EXPLAIN of one, that the text alone shows to change nothing. A
     /// function, view or macro in it may still change something: the binder has the last word.
     pub fn is_plainly_read(&self) -> bool {
-        todo!()
+        let reads = |kind: &StatementKind| {
+            matches!(kind, StatementKind::Select | StatementKind::Explain)
+        };
+        self.statements.iter().all(reads)
+            && self.changed.is_empty()
+            && self.copies.is_empty()
+            && self.pragmas.is_empty()
+            && self.unknown.is_empty()
+    }
+
+    fn add(&mut self, fact: ffi::Fact) {
+        let ffi::Fact {
+            kind,
+            a,
+            b,
+            c,
+            flag,
+        } = fact;
+        let table = |catalog, schema, name| TableName {
+            catalog,
+            schema,
+            name,
+        };
+        let function = |catalog, schema, name: String| FunctionName {
+            catalog,
+            schema,
+            name: name.to_lowercase(),
+        };
+        match kind {
+            FactKind::Statement => {
+                let kind = StatementKind::from_duckdb(&a);
+                if !self.statements.contains(&kind) {
+                    self.statements.push(kind);
+                }
+            }
+            FactKind::Table => self.tables.push(table(a, b, c)),
+            FactKind::Changed => self.changed.push(table(a, b, c)),
+            FactKind::Function => self.functions.push(function(a, b, c)),
+            FactKind::TableFunction => self.table_functions.push(function(a, b, c)),
+            FactKind::Pragma => self.pragmas.push(a.to_lowercase()),
+            FactKind::Setting => self.settings.push(Setting {
+                name: a.to_lowercase(),
+                scope: SettingScope::from_duckdb(&b),
+                reset: flag,
+            }),
+            FactKind::CopyFrom | FactKind::CopyTo => self.copies.push(CopiedData {
+                from: kind == FactKind::CopyFrom,
+                path: flag.then_some(a),
+                format: b.to_lowercase(),
+            }),
+            FactKind::Created => {
+                self.entries.push(EntryKind::from_duckdb(&a));
+                self.temporary |= flag;
+            }
+            FactKind::Dropped | FactKind::Altered => {
+                self.entries.push(EntryKind::from_duckdb(&a));
+            }
+            FactKind::Transaction => {
+                self.transaction = Some(a.split('_').next().unwrap_or_default().to_owned());
+            }
+            FactKind::PreparedName => self.prepared_name = Some(a),
+            FactKind::Shown => self.shown.push(a),
+            FactKind::Explained => self.analyzes |= flag,
+            FactKind::Vacuumed => self.vacuums |= flag,
+            FactKind::Unknown => self.unknown.push(a),
+            // No kind of this side: C++ enumerations are open.
+            _ => self.unknown.push(a),
+        }
+    }
+}
+
+impl StatementKind {
+    /// From DuckDB's name of its `StatementType`.
+    pub(crate) fn from_duckdb(name: &str) -> Self {
+        match name.strip_suffix("_STATEMENT").unwrap_or(name) {
+            "SELECT" => Self::Select,
+            "INSERT" => Self::Insert,
+            "UPDATE" => Self::Update,
+            "DELETE" => Self::Delete,
+            "MERGE_INTO" => Self::MergeInto,
+            "CREATE" => Self::Create,
+            "DROP" => Self::Drop,
+            "ALTER" => Self::Alter,
+            "TRANSACTION" => Self::Transaction,
+            "PREPARE" => Self::Prepare,
+            "EXECUTE" => Self::Execute,
+            "EXPLAIN" => Self::Explain,
+            "COPY" => Self::Copy,
+            "COPY_DATABASE" => Self::CopyDatabase,
+            "EXPORT" => Self::Export,
+            "SET" | "VARIABLE_SET" => Self::Set,
+            "PRAGMA" => Self::Pragma,
+            "CALL" => Self::Call,
+            "VACUUM" => Self::Vacuum,
+            "ANALYZE" => Self::Analyze,
+            "ATTACH" => Self::Attach,
+            "DETACH" => Self::Detach,
+            "LOAD" => Self::Load,
+            "UPDATE_EXTENSIONS" => Self::UpdateExtensions,
+            "CONNECT" => Self::Connect,
+            "DISCONNECT" => Self::Disconnect,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl SettingScope {
+    fn from_duckdb(name: &str) -> Self {
+        match name {
+            "LOCAL" => Self::Local,
+            "SESSION" => Self::Session,
+            "VARIABLE" => Self::Variable,
+            "AUTOMATIC" => Self::Automatic,
+            // What is not known reaches farthest.
+            _ => Self::Global,
+        }
+    }
+}
+
+impl EntryKind {
+    fn from_duckdb(name: &str) -> Self {
+        match name.strip_suffix("_ENTRY").unwrap_or(name) {
+            "TABLE" => Self::Table,
+            "VIEW" => Self::View,
+            "SCHEMA" => Self::Schema,
+            "INDEX" => Self::Index,
+            "SEQUENCE" => Self::Sequence,
+            "TYPE" => Self::Type,
+            "MACRO" | "TABLE_MACRO" => Self::Macro,
+            "SECRET" => Self::Secret,
+            "TRIGGER" => Self::Trigger,
+            "PREPARED_STATEMENT" => Self::Prepared,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -182,6 +322,22 @@ impl Facts {
 ///
 /// # Errors
 /// `Parser` errors with their position.
-pub fn parse(_sql: &str) -> Result<Vec<Statement>, EngineError> {
-    todo!()
+pub fn parse(sql: &str) -> Result<Vec<Statement>, EngineError> {
+    let parsed = ffi::parse_statements(sql)?;
+    Ok(parsed.into_iter().map(Statement::from).collect())
+}
+
+impl From<ffi::ParsedStatement> for Statement {
+    fn from(parsed: ffi::ParsedStatement) -> Self {
+        let mut facts = Facts::default();
+        parsed.facts.into_iter().for_each(|fact| facts.add(fact));
+        let mut parameters = parsed.parameters;
+        parameters.sort();
+        Self {
+            kind: StatementKind::from_duckdb(&parsed.kind),
+            sql: parsed.sql,
+            parameters,
+            facts,
+        }
+    }
 }

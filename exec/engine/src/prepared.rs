@@ -1,8 +1,14 @@
 //! A statement that was bound and planned, and what is known of it before it runs.
 
-use arrow_schema::SchemaRef;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::StatementKind;
+use arrow_array::ffi::FFI_ArrowSchema;
+use arrow_schema::{Schema, SchemaRef};
+use cxx::UniquePtr;
+
+use crate::ffi;
+use crate::{EngineError, StatementKind};
 
 /// A column as DuckDB names and types it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +41,8 @@ pub struct Properties {
     pub read_databases: Vec<String>,
     /// How many parameters it takes.
     pub parameter_count: usize,
-    /// It runs even in a transaction that has failed, as `ROLLBACK` does.
-    pub needs_no_valid_transaction: bool,
+    /// It does not run in a transaction that has failed; `ROLLBACK` does.
+    pub needs_valid_transaction: bool,
 }
 
 /// One operator of a statement's plan; a parent stands before its children.
@@ -51,8 +57,8 @@ pub struct OperatorInfo {
 }
 
 /// A statement that is ready to run on the connection that prepared it, any number of times.
-#[derive(Debug)]
 pub struct Prepared {
+    inner: UniquePtr<ffi::Statement>,
     /// What kind of statement it is.
     pub statement: StatementKind,
     /// What it gives.
@@ -67,9 +73,90 @@ pub struct Prepared {
     pub properties: Properties,
 }
 
-impl Prepared {
-    /// The operators of its plan, the root first. Empty where the plan is made only when it runs.
-    pub fn operators(&self) -> Vec<OperatorInfo> {
-        todo!()
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("statement", &self.statement)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
     }
+}
+
+impl Prepared {
+    pub(crate) fn new(inner: UniquePtr<ffi::Statement>) -> Result<Self, EngineError> {
+        let described = inner.describe()?;
+        let kind = ResultKind::new(described.return_type);
+        let (columns, schema) = if !described.known {
+            (None, None)
+        } else if kind == ResultKind::Nothing {
+            (Some(Vec::new()), Some(Arc::new(Schema::empty())))
+        } else {
+            let mut schema = FFI_ArrowSchema::empty();
+            // SAFETY: C++ writes a whole schema into the empty one, or throws.
+            unsafe { inner.schema((&raw mut schema).cast())? };
+            let columns = described.columns.into_iter().map(Column::from).collect();
+            (Some(columns), Some(imported(&schema)?))
+        };
+        Ok(Self {
+            statement: StatementKind::from_duckdb(&described.statement_type),
+            kind,
+            columns,
+            schema,
+            properties: Properties {
+                read_only: described.known && described.modified_databases.is_empty(),
+                modified_databases: described.modified_databases,
+                read_databases: described.read_databases,
+                parameter_count: described.parameter_count,
+                needs_valid_transaction: described.needs_valid_transaction,
+            },
+            inner,
+        })
+    }
+
+    pub(crate) fn statement(&self) -> Result<&ffi::Statement, EngineError> {
+        self.inner
+            .as_ref()
+            .ok_or_else(|| EngineError::new("Internal", "a statement was lost"))
+    }
+
+    /// The operators of its plan, the root first. Empty where the plan is made only when it runs.
+    ///
+    /// # Errors
+    /// Only for want of memory.
+    pub fn operators(&self) -> Result<Vec<OperatorInfo>, EngineError> {
+        let operators = self.inner.operators()?;
+        let info = |op: ffi::PlannedOperator| OperatorInfo {
+            name: op.name,
+            depth: op.depth,
+            estimated_rows: op.estimated_rows,
+        };
+        Ok(operators.into_iter().map(info).collect())
+    }
+}
+
+impl ResultKind {
+    /// From the number of DuckDB's `StatementReturnType`.
+    pub(crate) fn new(number: u8) -> Self {
+        match number {
+            0 => Self::Rows,
+            1 => Self::ChangedRows,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl From<ffi::ColumnText> for Column {
+    fn from(text: ffi::ColumnText) -> Self {
+        Self {
+            name: text.name,
+            duckdb_type: text.duckdb_type,
+        }
+    }
+}
+
+/// A schema that C++ made.
+pub(crate) fn imported(schema: &FFI_ArrowSchema) -> Result<SchemaRef, EngineError> {
+    Schema::try_from(schema)
+        .map(Arc::new)
+        .map_err(|error| EngineError::new("Not implemented", error.to_string()))
 }

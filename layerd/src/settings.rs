@@ -1,5 +1,5 @@
 //! Where a command works: home, catalog and objects, from flags, environment, the home's
-//! `openduck.toml` and defaults, in this order.
+//! `openduck.toml` and defaults, in this order. All of OpenDuck's commands find a store this way.
 //!
 //! The catalog's URL may hold a password (`postgres://USER:PASSWORD@HOST/DATABASE`): it is passed on
 //! as it is, and never printed.
@@ -11,9 +11,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
-use layerd::store::StoreConfig;
 use serde::Deserialize;
+
+use crate::store::StoreConfig;
 
 const FILE_NAME: &str = "openduck.toml";
 
@@ -27,16 +27,54 @@ struct File {
     objects: Option<String>,
 }
 
-/// What flags, or else the environment, say.
+/// What flags, or else the environment, say; an empty value counts as none.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
-    pub(crate) home: Option<PathBuf>,
-    pub(crate) meta: Option<String>,
-    pub(crate) objects: Option<String>,
+pub struct Given {
+    /// The home.
+    pub home: Option<PathBuf>,
+    /// The catalog's URL.
+    pub meta: Option<String>,
+    /// The layers' URL.
+    pub objects: Option<String>,
 }
 
-/// Settles where to work. `environment` answers for `XDG_DATA_HOME` and `HOME`.
-pub(crate) fn resolve(
+/// Why it can't be told where to work.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// No home was named, and the user has none.
+    #[error(
+        "no home: neither HOME nor XDG_DATA_HOME is set; name one with --home DIR or OPENDUCK_HOME"
+    )]
+    NoHome,
+    /// The home is a file.
+    #[error("the home {} is not a directory; choose another with --home", .0.display())]
+    NotADirectory(PathBuf),
+    /// The home's file can't be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The home's file makes no sense.
+    #[error("{}, line {line}: {what}; it may hold `meta` and `objects`, each a string", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Result of finding out where to work.
+pub type Result<T> = std::result::Result<T, SettingsError>;
+
+/// Settles where to work: paths of `given` stand on `directory`. `environment` answers for
+/// `XDG_DATA_HOME` and `HOME`.
+pub fn resolve(
     given: Given,
     directory: &Path,
     environment: impl Fn(&str) -> Option<PathBuf>,
@@ -68,7 +106,7 @@ fn default_home(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("openduck"))
-        .ok_or_else(|| anyhow!("no home: neither HOME nor XDG_DATA_HOME is set; name one with --home DIR or OPENDUCK_HOME"))
+        .ok_or(SettingsError::NoHome)
 }
 
 fn read_file(home: &Path) -> Result<File> {
@@ -77,27 +115,25 @@ fn read_file(home: &Path) -> Result<File> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            bail!(
-                "the home {} is not a directory; choose another with --home",
-                home.display()
-            )
+            return Err(SettingsError::NotADirectory(home.to_owned()));
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(source) => return Err(SettingsError::Unreadable { path, source }),
     };
     toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        anyhow!(
-            "{}, line {line}: {}; it may hold `meta` and `objects`, each a string",
-            path.display(),
-            error.message()
-        )
+        SettingsError::Invalid {
+            path: path.clone(),
+            line,
+            what: error.message().to_owned(),
+        }
     })
 }
 
 /// A URL of a local path with that path made absolute; any other URL as it is.
-pub(crate) fn absolute(url: &str, base: &Path) -> String {
+#[must_use]
+pub fn absolute(url: &str, base: &Path) -> String {
     for scheme in ["sqlite:", "file:"] {
         if let Some(path) = url.strip_prefix(scheme)
             && !path.is_empty()
