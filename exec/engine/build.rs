@@ -5,7 +5,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "batch_format",
     "database",
     "facts",
@@ -14,6 +14,7 @@ const SOURCES: [&str; 8] = [
     "input",
     "session",
     "stream",
+    "tokens",
 ];
 
 fn main() {

@@ -22,6 +22,7 @@ struct Options;
 struct Flow;
 struct Fact;
 struct ParsedStatement;
+struct Token;
 struct ColumnText;
 struct Described;
 struct PlannedOperator;
@@ -108,6 +109,7 @@ std::unique_ptr<Statement> prepare(const std::shared_ptr<Session> &session, rust
 std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const Statement &statement,
                                 ArrowSchema *parameter_schema, ArrowArray *parameters, const Flow &flow);
 rust::Vec<ParsedStatement> parse_statements(rust::Str sql);
+rust::Vec<Token> tokenize(rust::Str sql);
 std::shared_ptr<Parked> new_parked();
 
 } // namespace openduck

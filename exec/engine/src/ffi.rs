@@ -72,6 +72,13 @@ mod bridge {
         facts: Vec<Fact>,
     }
 
+    struct Token {
+        /// Where it begins, in bytes.
+        start: usize,
+        /// It is a name, a word of SQL, or an operator: no constant, no comment, no error.
+        shown: bool,
+    }
+
     struct ColumnText {
         name: String,
         duckdb_type: String,
@@ -148,6 +155,7 @@ mod bridge {
         unsafe fn next(self: Pin<&mut Stream>, out: *mut ArrowArray) -> Result<bool>;
 
         fn parse_statements(sql: &str) -> Result<Vec<ParsedStatement>>;
+        fn tokenize(sql: &str) -> Result<Vec<Token>>;
     }
 
     extern "Rust" {

@@ -22,6 +22,7 @@ mod input;
 mod instance;
 mod parse;
 mod prepared;
+mod redact;
 mod running;
 
 pub use connection::{Connection, Flow, Watch};
@@ -33,4 +34,5 @@ pub use parse::{
     TableName, parse,
 };
 pub use prepared::{Column, OperatorInfo, Prepared, Properties, ResultKind};
+pub use redact::redact;
 pub use running::Running;
