@@ -31,6 +31,11 @@ impl EngineError {
             extra: BTreeMap::new(),
         }
     }
+
+    /// The statement would have changed the database, and [`crate::Start::read_only`] forbade it.
+    pub fn needs_writer(&self) -> bool {
+        self.extra.contains_key("needs_writer")
+    }
 }
 
 /// What C++ threw: a JSON map with DuckDB's error.

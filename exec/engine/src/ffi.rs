@@ -35,6 +35,11 @@ mod bridge {
         buffer_bytes: u64,
     }
 
+    struct Start {
+        read_only: bool,
+        operators: bool,
+    }
+
     enum FactKind {
         Statement,
         Table,
@@ -127,12 +132,12 @@ mod bridge {
             parked: SharedPtr<Parked>,
         ) -> Result<()>;
         fn remove_input(self: &Session, name: &str) -> Result<()>;
+        fn operators(self: &Session) -> Result<Vec<PlannedOperator>>;
 
         type Statement;
         fn prepare(session: &SharedPtr<Session>, sql: &str) -> Result<UniquePtr<Statement>>;
         fn describe(self: &Statement) -> Result<Described>;
         unsafe fn schema(self: &Statement, out: *mut ArrowSchema) -> Result<()>;
-        fn operators(self: &Statement) -> Result<Vec<PlannedOperator>>;
 
         type Stream;
         unsafe fn execute(
@@ -142,9 +147,16 @@ mod bridge {
             parameters: *mut ArrowArray,
             flow: &Flow,
         ) -> Result<UniquePtr<Stream>>;
-        fn columns(self: &Stream) -> Result<Vec<ColumnText>>;
+        unsafe fn start(
+            session: &SharedPtr<Session>,
+            sql: &str,
+            parameter_schema: *mut ArrowSchema,
+            parameters: *mut ArrowArray,
+            flow: &Flow,
+            how: &Start,
+        ) -> Result<UniquePtr<Stream>>;
+        fn describe(self: &Stream) -> Result<Described>;
         unsafe fn schema(self: &Stream, out: *mut ArrowSchema) -> Result<()>;
-        fn return_type(self: &Stream) -> Result<u8>;
         unsafe fn next(self: Pin<&mut Stream>, out: *mut ArrowArray) -> Result<bool>;
 
         fn parse_statements(sql: &str) -> Result<Vec<ParsedStatement>>;

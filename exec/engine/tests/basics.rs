@@ -22,7 +22,7 @@ fn looks() {
     let mut c = open().connect().unwrap();
     for sql in std::env::var("SQL").unwrap_or("select 1 a, 'x' b".into()).split(';') {
         println!("-- {sql}");
-        match c.prepare(sql).and_then(|p| { println!("{p:?} {:?} {:?}", p.properties, p.operators()); c.execute(&p, None) }) {
+        match c.prepare(sql).and_then(|p| { println!("{p:?} {:?} {:?}", p.properties, p.operators); c.execute(&p, None) }) {
             Err(e) => println!("{e:?}"),
             Ok(mut r) => loop {
                 match r.next() {
