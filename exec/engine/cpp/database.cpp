@@ -82,7 +82,7 @@ std::shared_ptr<Database> open_database(const Options &options) {
 		duckdb::Connection connection(instance);
 		LockDown(connection, options);
 	}
-	RegisterHooks(instance, options.locked_down);
+	RegisterHooks(instance, options);
 	return std::make_shared<Database>(std::move(inside));
 }
 

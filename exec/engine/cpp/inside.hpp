@@ -83,6 +83,6 @@ void RegisterInputFunction(duckdb::DatabaseInstance &database);
 void CountInputScans(duckdb::LogicalOperator &plan);
 
 //! Looks at each plan of this database from now on. A locked one refuses those that Rust's table does not admit.
-void RegisterHooks(duckdb::DatabaseInstance &database, bool locked_down);
+void RegisterHooks(duckdb::DatabaseInstance &database, const Options &options);
 
 } // namespace openduck

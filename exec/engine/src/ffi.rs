@@ -166,7 +166,7 @@ mod bridge {
         type Source;
         unsafe fn poll(self: &mut Source, parked: &SharedPtr<Parked>, out: *mut ArrowArray) -> Result<u8>;
 
-        fn admits_bound(kind: &str, name: String) -> bool;
+        fn admits_bound(kind: &str, name: String, files: bool) -> bool;
     }
 }
 
@@ -240,6 +240,6 @@ impl Source {
     }
 }
 
-fn admits_bound(kind: &str, name: String) -> bool {
-    crate::admit::admits_bound(kind, &name)
+fn admits_bound(kind: &str, name: String, files: bool) -> bool {
+    crate::admit::admits_bound(kind, &name, files)
 }

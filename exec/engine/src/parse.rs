@@ -56,7 +56,9 @@ pub enum StatementKind {
     UpdateExtensions,
     Connect,
     Disconnect,
-    /// What an extension's parser made, several statements in one, and whatever else there is.
+    /// One that DuckDB runs as several, as a PIVOT whose values are not listed.
+    Several,
+    /// What an extension's parser made, and whatever else there is.
     Other,
 }
 
@@ -282,6 +284,7 @@ impl StatementKind {
             "UPDATE_EXTENSIONS" => Self::UpdateExtensions,
             "CONNECT" => Self::Connect,
             "DISCONNECT" => Self::Disconnect,
+            "MULTI" => Self::Several,
             _ => Self::Other,
         }
     }
