@@ -20,18 +20,33 @@ fn main() {
     .unwrap();
     let mut c = instance.connect().unwrap();
     let mut flow = engine::Flow::default();
-    if let Some(bytes) = args.get(4) { flow.batch_bytes = bytes.parse().unwrap(); }
+    if let Some(bytes) = args.get(4) {
+        flow.batch_bytes = bytes.parse().unwrap();
+    }
     c.set_flow(flow);
     for _ in 0..5 {
         let start = Instant::now();
         let p = c.prepare(&args[2]).unwrap();
         let mut r = c.execute(&p, None).unwrap();
         let (mut rows, mut batches, mut bytes) = (0, 0, 0);
-        while let Some(b) = r.next().unwrap() { rows += b.num_rows(); batches += 1; bytes += b.get_array_memory_size(); }
+        while let Some(b) = r.next().unwrap() {
+            rows += b.num_rows();
+            batches += 1;
+            bytes += b.get_array_memory_size();
+        }
         let s = start.elapsed().as_secs_f64();
-        println!("{rows} rows in {s:.3} s, {:.2} M/s, {batches} batches, {:.1} MB, {:.0} MB/s", rows as f64 / s / 1e6, bytes as f64 / 1e6, bytes as f64 / s / 1e6);
+        println!(
+            "{rows} rows in {s:.3} s, {:.2} M/s, {batches} batches, {:.1} MB, {:.0} MB/s",
+            rows as f64 / s / 1e6,
+            bytes as f64 / 1e6,
+            bytes as f64 / s / 1e6
+        );
     }
-    for sql in ["select 42", "select * from lineitem where rowid = 17", "select count(*) from nation"] {
+    for sql in [
+        "select 42",
+        "select * from lineitem where rowid = 17",
+        "select count(*) from nation",
+    ] {
         let mut t = Vec::new();
         let mut u = Vec::new();
         for _ in 0..500 {
@@ -41,7 +56,11 @@ fn main() {
             while r.next().unwrap().is_some() {}
             t.push(start.elapsed().as_micros());
         }
-        t.sort(); u.sort();
-        println!("{sql}: p50 {} us (prepare {}), p99 {}", t[250], u[250], t[495]);
+        t.sort();
+        u.sort();
+        println!(
+            "{sql}: p50 {} us (prepare {}), p99 {}",
+            t[250], u[250], t[495]
+        );
     }
 }

@@ -125,12 +125,8 @@ impl Connection {
         let source = Box::new(ffi::Source { rows, ended: false });
         // SAFETY: the schema is whole; C++ takes it over and leaves an empty one.
         unsafe {
-            self.session.add_input(
-                name,
-                (&raw mut schema).cast(),
-                source,
-                ffi::new_parked(),
-            )?;
+            self.session
+                .add_input(name, (&raw mut schema).cast(), source, ffi::new_parked())?;
         }
         Ok(InputGuard::new(self.session.clone(), name))
     }

@@ -41,8 +41,7 @@ impl EngineError {
 /// What C++ threw: a JSON map with DuckDB's error.
 impl From<cxx::Exception> for EngineError {
     fn from(exception: cxx::Exception) -> Self {
-        let Ok(mut extra) =
-            serde_json::from_str::<BTreeMap<String, String>>(exception.what())
+        let Ok(mut extra) = serde_json::from_str::<BTreeMap<String, String>>(exception.what())
         else {
             return Self::new("Internal", exception.what());
         };

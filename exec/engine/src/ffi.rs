@@ -164,7 +164,11 @@ mod bridge {
 
     extern "Rust" {
         type Source;
-        unsafe fn poll(self: &mut Source, parked: &SharedPtr<Parked>, out: *mut ArrowArray) -> Result<u8>;
+        unsafe fn poll(
+            self: &mut Source,
+            parked: &SharedPtr<Parked>,
+            out: *mut ArrowArray,
+        ) -> Result<u8>;
 
         fn admits_bound(kind: &str, name: String, files: bool) -> bool;
     }

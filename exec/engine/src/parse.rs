@@ -183,9 +183,8 @@ impl Facts {
     /// The statement is a query, or an EXPLAIN of one, that the text alone shows to change nothing. A
     /// function, view or macro in it may still change something: the binder has the last word.
     pub fn is_plainly_read(&self) -> bool {
-        let reads = |kind: &StatementKind| {
-            matches!(kind, StatementKind::Select | StatementKind::Explain)
-        };
+        let reads =
+            |kind: &StatementKind| matches!(kind, StatementKind::Select | StatementKind::Explain);
         self.statements.iter().all(reads)
             && self.changed.is_empty()
             && self.copies.is_empty()

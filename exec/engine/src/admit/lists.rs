@@ -302,3 +302,15 @@ pub(super) fn refused_statement(kind: StatementKind) -> Option<&'static str> {
         StatementKind::Other => "a statement of this kind",
     })
 }
+
+/// Whether DuckDB's function of this name is admitted (`Some(true)`), refused by name, or on no list.
+pub fn is_listed(kind: &str, name: &str) -> Option<bool> {
+    if admits_bound(kind, name, true) {
+        return Some(true);
+    }
+    let refused = match kind {
+        "table_function" => refuses_table_function(name, true),
+        _ => refuses_function(name),
+    };
+    refused.then_some(false)
+}

@@ -15,11 +15,11 @@ mod paths;
 
 use std::path::PathBuf;
 
-use crate::parse::{EntryKind, Facts, Setting, SettingScope, Statement};
 use crate::EngineError;
+use crate::parse::{EntryKind, Facts, Setting, SettingScope, Statement};
 
-pub use lists::SETTINGS;
 pub(crate) use lists::admits_bound;
+pub use lists::{SETTINGS, is_listed};
 
 /// What an operator allows beyond the default, which is nothing.
 #[derive(Clone, Debug, Default)]
