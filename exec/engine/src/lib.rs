@@ -25,7 +25,7 @@ mod prepared;
 mod redact;
 mod running;
 
-pub use connection::{Connection, Flow, Watch};
+pub use connection::{Connection, Flow, Start, Watch};
 pub use error::EngineError;
 pub use input::{InputGuard, RowSource};
 pub use instance::{Access, Instance, InstanceConfig};
