@@ -5,7 +5,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "batch_format",
     "database",
     "facts",
@@ -14,6 +14,7 @@ const SOURCES: [&str; 8] = [
     "input",
     "session",
     "stream",
+    "tokens",
 ];
 
 fn main() {
@@ -35,7 +36,10 @@ fn main() {
         .warnings_into_errors(true);
     // DuckDB's headers are large; what is compiled from them here is small, and hot in one place only.
     build.opt_level(2).debug(false).compile("openduck_engine");
-    println!("cargo::rustc-link-search=native={}", library.join("lib").display());
+    println!(
+        "cargo::rustc-link-search=native={}",
+        library.join("lib").display()
+    );
     println!("cargo::rustc-link-lib=static=duckdb_static");
     println!("cargo::rustc-link-lib=dylib=stdc++");
 }

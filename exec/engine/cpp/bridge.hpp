@@ -22,10 +22,12 @@ struct Options;
 struct Flow;
 struct Fact;
 struct ParsedStatement;
+struct Token;
 struct ColumnText;
 struct Described;
 struct PlannedOperator;
 struct Source;
+struct Start;
 
 //! A database that is open.
 class Database {
@@ -68,6 +70,8 @@ public:
 	void add_input(rust::Str name, ArrowSchema *schema, rust::Box<Source> source,
 	               std::shared_ptr<Parked> parked) const;
 	void remove_input(rust::Str name) const;
+	//! The operators of the statement that was planned last, if it was to note them.
+	rust::Vec<PlannedOperator> operators() const;
 
 	std::unique_ptr<Inside> inside;
 };
@@ -81,7 +85,6 @@ public:
 
 	Described describe() const;
 	void schema(ArrowSchema *out) const;
-	rust::Vec<PlannedOperator> operators() const;
 
 	std::unique_ptr<Inside> inside;
 };
@@ -93,9 +96,8 @@ public:
 	explicit Stream(std::unique_ptr<Inside> inside);
 	~Stream();
 
-	rust::Vec<ColumnText> columns() const;
+	Described describe() const;
 	void schema(ArrowSchema *out) const;
-	uint8_t return_type() const;
 	//! Moves the next batch to `out`; false at the end.
 	bool next(ArrowArray *out);
 
@@ -107,7 +109,10 @@ std::shared_ptr<Session> connect(const std::shared_ptr<Database> &database);
 std::unique_ptr<Statement> prepare(const std::shared_ptr<Session> &session, rust::Str sql);
 std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const Statement &statement,
                                 ArrowSchema *parameter_schema, ArrowArray *parameters, const Flow &flow);
+std::unique_ptr<Stream> start(const std::shared_ptr<Session> &session, rust::Str sql, ArrowSchema *parameter_schema,
+                              ArrowArray *parameters, const Flow &flow, const Start &how);
 rust::Vec<ParsedStatement> parse_statements(rust::Str sql);
+rust::Vec<Token> tokenize(rust::Str sql);
 std::shared_ptr<Parked> new_parked();
 
 } // namespace openduck

@@ -5,8 +5,6 @@
 
 #include "inside.hpp"
 
-#include "engine/src/ffi.rs.h"
-
 #include "duckdb/common/enum_util.hpp"
 #include "duckdb/function/scalar_macro_function.hpp"
 #include "duckdb/function/table_macro_function.hpp"
@@ -551,8 +549,8 @@ rust::Vec<ParsedStatement> parse_statements(rust::Str sql_p) {
 		parser.ParseQuery(sql);
 	} catch (const std::exception &exception) {
 		ErrorData error(exception);
-		error.AddErrorLocation(sql);
-		Throw(error);
+		error.ConvertErrorToJSON();
+		Throw(error, sql);
 	}
 	rust::Vec<ParsedStatement> result;
 	for (auto &statement : parser.statements) {

@@ -13,8 +13,8 @@ class ErrorData;
 
 namespace openduck {
 
-//! Throws DuckDB's error with everything it carries.
-[[noreturn]] void Throw(const duckdb::ErrorData &error);
+//! Throws DuckDB's error with everything it carries, about this SQL if there is one.
+[[noreturn]] void Throw(const duckdb::ErrorData &error, const std::string &sql = std::string());
 
 //! The JSON map of whatever is being thrown: `exception_type`, `exception_message`, and what else DuckDB tells.
 std::string DescribeException(const std::exception &exception) noexcept;

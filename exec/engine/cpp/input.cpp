@@ -2,14 +2,11 @@
 
 #include "inside.hpp"
 
-#include "engine/src/ffi.rs.h"
-
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/function/replacement_scan.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/client_config.hpp"
 #include "duckdb/main/extension/extension_loader.hpp"
-#include "duckdb/optimizer/optimizer_extension.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/tableref/table_function_ref.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
@@ -280,7 +277,6 @@ OperatorPartitionData PartitionData(ClientContext &, TableFunctionGetPartitionIn
 	return OperatorPartitionData(partition.local_state->Cast<InputLocalState>().batch_index);
 }
 
-//! Tells each input how many scans of it the plan has, once the optimizer is done with it.
 void CountScans(LogicalOperator &op, reference_map_t<Input, idx_t> &scans) {
 	if (op.type == LogicalOperatorType::LOGICAL_GET) {
 		auto &get = op.Cast<LogicalGet>();
@@ -293,15 +289,15 @@ void CountScans(LogicalOperator &op, reference_map_t<Input, idx_t> &scans) {
 	}
 }
 
-void AfterOptimizer(OptimizerExtensionInput &, unique_ptr<LogicalOperator> &plan) {
+} // namespace
+
+void CountInputScans(LogicalOperator &plan) {
 	reference_map_t<Input, idx_t> scans;
-	CountScans(*plan, scans);
+	CountScans(plan, scans);
 	for (auto &entry : scans) {
 		entry.first.get().SetScans(entry.second);
 	}
 }
-
-} // namespace
 
 void RegisterInputFunction(DatabaseInstance &database) {
 	TableFunction function(FUNCTION, {}, Scan, Bind, InitGlobal, InitLocal);
@@ -309,9 +305,6 @@ void RegisterInputFunction(DatabaseInstance &database) {
 	function.get_partition_data = PartitionData;
 	ExtensionLoader loader(database, "openduck_engine");
 	loader.RegisterFunction(std::move(function));
-	OptimizerExtension after;
-	after.optimize_function = AfterOptimizer;
-	OptimizerExtension::Register(DBConfig::GetConfig(database), std::move(after));
 }
 
 //===--------------------------------------------------------------------===//

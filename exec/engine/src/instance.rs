@@ -120,6 +120,12 @@ impl Instance {
 /// DuckDB takes paths as text.
 fn text(path: &Path) -> Result<String, EngineError> {
     path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
-        EngineError::new("IO", format!("{} is not UTF-8, and DuckDB opens no such path", path.display()))
+        EngineError::new(
+            "IO",
+            format!(
+                "{} is not UTF-8, and DuckDB opens no such path",
+                path.display()
+            ),
+        )
     })
 }

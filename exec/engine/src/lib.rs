@@ -22,9 +22,10 @@ mod input;
 mod instance;
 mod parse;
 mod prepared;
+mod redact;
 mod running;
 
-pub use connection::{Connection, Flow, Watch};
+pub use connection::{Connection, Flow, Start, Watch};
 pub use error::EngineError;
 pub use input::{InputGuard, RowSource};
 pub use instance::{Access, Instance, InstanceConfig};
@@ -33,4 +34,5 @@ pub use parse::{
     TableName, parse,
 };
 pub use prepared::{Column, OperatorInfo, Prepared, Properties, ResultKind};
+pub use redact::redact;
 pub use running::Running;

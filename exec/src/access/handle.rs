@@ -36,8 +36,8 @@ const TEXT_BYTES_MAX: usize = 512;
 const RENEW: Duration = Duration::from_secs(86_400);
 /// How long one that signs no more is believed: results are kept for 10 minutes at most.
 const KEEP: Duration = Duration::from_secs(3600);
-/// How often keys are read anew.
-const FRESH: Duration = Duration::from_secs(600);
+/// How often keys are read anew, so that none signs for much longer than it should.
+const READ_EVERY: Duration = Duration::from_secs(600);
 /// How soon they are read again for a handle whose key is not known.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -76,7 +76,8 @@ pub struct KeyRing {
 struct Known {
     /// Newest first.
     keys: Vec<SigningKey>,
-    read: Option<Instant>,
+    /// When the catalog was last asked.
+    tried: Option<Instant>,
 }
 
 impl KeyRing {
@@ -117,47 +118,55 @@ impl KeyRing {
         })
     }
 
-    fn newest(&self) -> catalog::Result<SigningKey> {
-        let mut known = self.known.lock();
-        let is_fresh = known.read.is_some_and(|read| read.elapsed() < FRESH);
-        if !is_fresh {
-            match self.store.catalog().signing_keys(RENEW, KEEP) {
-                Ok(keys) => known.take(keys),
-                Err(error) if known.keys.is_empty() => return Err(error),
+    /// Goes on reading the keys, so that signing need not ask the catalog.
+    pub async fn follow_catalog(self: Arc<Self>) {
+        loop {
+            let ring = Arc::clone(&self);
+            let read = tokio::task::spawn_blocking(move || ring.read()).await;
+            if let Ok(Err(error)) = read {
                 // The one that is known is believed for long enough.
-                Err(error) => tracing::warn!(%error, "signing keys can't be read"),
+                tracing::warn!(%error, "signing keys can't be read");
             }
+            tokio::time::sleep(READ_EVERY).await;
         }
-        known.keys.first().cloned().ok_or_else(|| {
+    }
+
+    fn read(&self) -> catalog::Result<()> {
+        self.known.lock().tried = Some(Instant::now());
+        // Not under the lock: whoever has a key already must not wait.
+        let keys = self.store.catalog().signing_keys(RENEW, KEEP)?;
+        self.known.lock().keys = keys;
+        Ok(())
+    }
+
+    fn newest(&self) -> catalog::Result<SigningKey> {
+        let first = || self.known.lock().keys.first().cloned();
+        if let Some(key) = first() {
+            return Ok(key);
+        }
+        self.read()?;
+        first().ok_or_else(|| {
             catalog::CatalogError::Conflict("the catalog gave no signing key".to_owned())
         })
     }
 
     fn numbered(&self, number: u32) -> Option<SigningKey> {
-        let mut known = self.known.lock();
-        let find = |known: &Known| known.keys.iter().find(|key| key.number == number).cloned();
-        if let Some(key) = find(&known) {
+        let find = || {
+            let known = self.known.lock();
+            known.keys.iter().find(|key| key.number == number).cloned()
+        };
+        if let Some(key) = find() {
             return Some(key);
         }
         // Another replica may have made it; a flood of forged handles must not reach the catalog.
-        let may_ask = known.read.is_none_or(|read| read.elapsed() >= RETRY);
-        if may_ask {
-            match self.store.catalog().signing_keys(RENEW, KEEP) {
-                Ok(keys) => known.take(keys),
-                Err(error) => {
-                    tracing::warn!(%error, "signing keys can't be read");
-                    known.read = Some(Instant::now());
-                }
-            }
+        let tried = self.known.lock().tried;
+        if tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+            return None;
         }
-        find(&known)
-    }
-}
-
-impl Known {
-    fn take(&mut self, keys: Vec<SigningKey>) {
-        self.keys = keys;
-        self.read = Some(Instant::now());
+        if let Err(error) = self.read() {
+            tracing::warn!(%error, "signing keys can't be read");
+        }
+        find()
     }
 }
 

@@ -110,6 +110,8 @@ impl Rows {
 pub(super) struct Listed {
     /// Names of the columns.
     pub(super) titles: Vec<String>,
+    /// DuckDB's types of them.
+    pub(super) types: Vec<String>,
     /// The rows.
     pub(super) rows: Vec<Vec<Option<String>>>,
 }
@@ -124,6 +126,12 @@ pub(super) async fn list(client: &mut Client, sql: &str) -> Result<Listed> {
             .columns
             .iter()
             .map(|column| column.name.clone())
+            .collect(),
+        types: rows
+            .answer
+            .columns
+            .iter()
+            .map(|column| column.r#type.clone())
             .collect(),
         rows: Vec::new(),
     };

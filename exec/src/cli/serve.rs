@@ -181,6 +181,8 @@ pub(super) struct LocalOptions {
 enum LogSql {
     /// All of it, up to 4 KiB.
     Text,
+    /// The text without constants and comments.
+    Redacted,
     /// Nothing.
     None,
 }
@@ -404,6 +406,7 @@ async fn serve(
         log_bytes_max: LOG_BYTES_MAX,
         log_sql: match options.log_sql {
             LogSql::Text => SqlKept::Text,
+            LogSql::Redacted => SqlKept::Redacted,
             LogSql::None => SqlKept::Nothing,
         },
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::connect::{Client, Connect};
 use super::rows::{self, Listed};
@@ -69,7 +69,7 @@ impl Status {
 async fn text(client: &mut Client) -> Result<String> {
     let mut parts = Vec::new();
     for (_, sql) in PARTS {
-        let Listed { titles, rows } = rows::list(client, sql).await?;
+        let Listed { titles, rows, .. } = rows::list(client, sql).await?;
         parts.push(output::table(&titles, &rows));
     }
     Ok(parts.join("\n"))
@@ -78,12 +78,23 @@ async fn text(client: &mut Client) -> Result<String> {
 async fn document(client: &mut Client) -> Result<Value> {
     let mut document = Map::new();
     for (heading, sql) in PARTS {
-        let Listed { titles, rows } = rows::list(client, sql).await?;
+        let Listed { titles, types, rows } = rows::list(client, sql).await?;
         let objects = rows.into_iter().map(|row| {
-            let pairs = titles.iter().cloned().zip(row.into_iter().map(|cell| json!(cell)));
-            Value::Object(pairs.collect())
+            let cells = row.into_iter().zip(&types).map(|(cell, kind)| value(cell, kind));
+            Value::Object(titles.iter().cloned().zip(cells).collect())
         });
         document.insert((*heading).to_owned(), objects.collect());
     }
     Ok(Value::Object(document))
+}
+
+/// A cell as JSON has it: numbers and truths as such.
+fn value(cell: Option<String>, duckdb_type: &str) -> Value {
+    let Some(text) = cell else {
+        return Value::Null;
+    };
+    match duckdb_type {
+        "UBIGINT" | "BIGINT" | "BOOLEAN" => text.parse().unwrap_or(Value::String(text)),
+        _ => Value::String(text),
+    }
 }

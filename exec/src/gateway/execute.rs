@@ -79,8 +79,26 @@ impl Gateway {
         }
     }
 
-    /// Sends a statement to where it should run, and on to the writer where that one can't.
+    /// Runs a statement; what the caller's token does not allow is told in those words.
     async fn run(
+        self: &Arc<Self>,
+        guard: &Guard,
+        caller: &Caller,
+        metadata: &MetadataMap,
+        request: ExecuteQueryRequest,
+        is_read: bool,
+    ) -> Result<(ExecuteQueryResponse, Option<Kept>), Status> {
+        let routed = self.send_on(guard, caller, metadata, request, is_read);
+        routed.await.map_err(|status| match reason(&status) {
+            Reason::NeedsWriter if caller.read_only => {
+                Status::permission_denied("this token may only read")
+            }
+            _ => status,
+        })
+    }
+
+    /// Sends a statement to where it should run, and on to the writer where that one can't.
+    async fn send_on(
         self: &Arc<Self>,
         guard: &Guard,
         caller: &Caller,
@@ -123,12 +141,7 @@ impl Gateway {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
-            return Err(match reason(&status) {
-                Reason::NeedsWriter if caller.read_only => {
-                    Status::permission_denied("this token may only read")
-                }
-                _ => status,
-            });
+            return Err(status);
         }
         Err(Status::internal("no attempt was made"))
     }
@@ -326,8 +339,7 @@ fn goes_to_writer(status: &Status, is_guarded: bool) -> bool {
 
 /// The status is not the worker's own: the connection failed.
 fn is_of_transport(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal)
-        && std::error::Error::source(status).is_some()
+    std::error::Error::source(status).is_some()
 }
 
 /// What the client is told where a worker did not answer: whatever broke, it is UNAVAILABLE.

@@ -269,9 +269,6 @@ impl Keeper {
             self.database.living.send_modify(|living| *living += 1);
             let ended = self.live(&mut wanted).await;
             self.database.living.send_modify(|living| *living -= 1);
-            if self.kind == WorkerKind::Writer {
-                *self.database.failure.lock() = ended.as_ref().err().cloned();
-            }
             let Err(why) = ended else {
                 continue;
             };
@@ -294,8 +291,11 @@ impl Keeper {
 
     /// One life of the worker; an error where it ended without having been asked to.
     async fn live(&self, wanted: &mut watch::Receiver<Wanted>) -> Result<(), String> {
-        let mut live = self.start().await?;
-        *self.database.failure.lock() = None;
+        let started = self.start().await;
+        if self.kind == WorkerKind::Writer {
+            *self.database.failure.lock() = started.as_ref().err().cloned();
+        }
+        let mut live = started?;
         self.fleet.add(&live.member);
         // Other replicas of the gateway use it as well.
         let announcing =

@@ -68,7 +68,7 @@ pub const LOG_BYTES_MAX: u64 = 16 << 20;
 pub struct Gateway {
     store: Arc<Store>,
     gate: Arc<dyn Gate>,
-    keys: KeyRing,
+    keys: Arc<KeyRing>,
     fleet: Arc<Fleet>,
     queue: Arc<Queue>,
     running: Arc<Running>,
@@ -101,7 +101,7 @@ impl Gateway {
             })
         });
         let gateway = Arc::new(Gateway {
-            keys: KeyRing::new(Arc::clone(&store)),
+            keys: Arc::new(KeyRing::new(Arc::clone(&store))),
             operations: Operations::default(),
             queue: Queue::new(config.limits),
             store,
@@ -113,6 +113,7 @@ impl Gateway {
             request_bytes_max: config.request_bytes_max,
         });
         tokio::spawn(Arc::clone(&gateway.fleet).follow_catalog());
+        tokio::spawn(Arc::clone(&gateway.keys).follow_catalog());
         let weak = Arc::downgrade(&gateway);
         tokio::spawn(async move {
             while let Some(gateway) = weak.upgrade() {
@@ -133,14 +134,14 @@ impl Gateway {
         }
     }
 
-    /// Whether it can do its work: the catalog answers.
+    /// Whether it can do its work: the catalog answers. Blocks.
     ///
     /// # Errors
     /// Why not.
     pub fn ready(&self) -> Result<(), String> {
         self.store
             .catalog()
-            .now()
+            .workers(Duration::ZERO)
             .map(drop)
             .map_err(|error| error.to_string())
     }

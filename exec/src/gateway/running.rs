@@ -452,6 +452,9 @@ impl relay::Listener for Reading {
                         state.lsn = summary.lsn;
                     }
                 }
+                (None, Some(status)) if status.code() == tonic::Code::Ok => {
+                    state.streams_over += 1;
+                }
                 (None, Some(status)) => {
                     state.failure = Some((status.code(), status.message().to_owned()));
                 }

@@ -39,14 +39,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many calls one connection may have open.
 const STREAMS_MAX: u32 = 1024;
 /// How often health is asked for anew.
-const HEALTH_EVERY: Duration = Duration::from_millis(500);
+const HEALTH_EVERY: Duration = Duration::from_secs(2);
+
+/// Tells whether a server can do its work now, or else why not. It may block.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What is served.
 pub struct Parts {
     /// The service, with the path of its calls.
     pub execution: Routes,
     /// Whether it can do its work now; else why not.
-    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    pub ready: Ready,
     /// Its metrics, in the OpenMetrics text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -112,16 +115,18 @@ pub async fn serve(
 
 /// `/health`, `/ready` and `/metrics`.
 fn pages(
-    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    ready: Ready,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     end: tokio::sync::watch::Receiver<bool>,
 ) -> Router {
     let is_ready = move || {
-        let said = match *end.borrow() {
-            true => Err("it is ending".to_owned()),
-            false => ready(),
-        };
-        async move { page_of(said) }
+        let (ready, is_ending) = (Arc::clone(&ready), *end.borrow());
+        async move {
+            page_of(match is_ending {
+                true => Err("it is ending".to_owned()),
+                false => ask(ready).await,
+            })
+        }
     };
     let metrics = move || {
         let text = metrics();
@@ -136,6 +141,11 @@ fn pages(
         .route("/metrics", get(metrics))
 }
 
+async fn ask(ready: Ready) -> Result<(), String> {
+    let asked = tokio::task::spawn_blocking(move || ready()).await;
+    asked.unwrap_or_else(|error| Err(error.to_string()))
+}
+
 fn page_of(said: Result<(), String>) -> Response {
     match said {
         Ok(()) => "ready\n".into_response(),
@@ -146,13 +156,14 @@ fn page_of(said: Result<(), String>) -> Response {
 /// Keeps gRPC's health service in step with `/ready`.
 async fn watch_health(
     health: tonic_health::server::HealthReporter,
-    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    ready: Ready,
     mut end: tokio::sync::watch::Receiver<bool>,
 ) {
     const SERVICE: &str = "openduck.v1.ExecutionService";
     loop {
         let is_ending = *end.borrow();
-        let status = match !is_ending && ready().is_ok() {
+        let is_ready = !is_ending && ask(Arc::clone(&ready)).await.is_ok();
+        let status = match is_ready {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
