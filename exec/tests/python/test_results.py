@@ -20,19 +20,17 @@ def test_rows_come_back(client: Client) -> None:
 
 
 def test_an_order_is_that_of_the_batch_indexes(client: Client) -> None:
-    result = client.query("SELECT i FROM range(1000000) r(i) ORDER BY hash(i), i", options={"max_streams": 4})
-    expected = client.query("SELECT bit_xor(hash(i) ^ p) FROM (SELECT i, row_number() OVER (ORDER BY hash(i), i) AS p FROM range(1000000) r(i))")
-    values = result.table.column("i")
-    assert len(values) == 1_000_000
-    again = client.query("SELECT i FROM range(1000000) r(i) ORDER BY hash(i), i", options={"max_streams": 1})
-    assert values.equals(again.table.column("i"))
-    assert expected.value() is not None
+    sql = "SELECT i FROM range(1000000) r(i) ORDER BY hash(i), i"
+    several = client.query(sql, options={"max_streams": 4}).table.column("i")
+    one = client.query(sql, options={"max_streams": 1}).table.column("i")
+    assert len(several) == 1_000_000
+    assert several.combine_chunks().equals(one.combine_chunks())
 
 
 def test_a_plain_scan_keeps_the_order_of_insertion(client: Client) -> None:
     result = client.query("SELECT i FROM range(3000000) r(i)")
-    values = result.table.column("i").to_numpy()
-    assert (values[1:] == values[:-1] + 1).all()
+    values = result.table.column("i").combine_chunks()
+    assert values.equals(pa.array(range(3_000_000), pa.int64()))
 
 
 def test_statements_without_rows_have_a_stream_with_a_summary(client: Client) -> None:
@@ -118,7 +116,8 @@ def test_enums_send_their_dictionary_first_in_each_stream(client: Client) -> Non
 
 
 def test_long_strings_and_wide_rows(client: Client) -> None:
-    assert len(client.query("SELECT repeat('ä', 3000000) AS s").value()) == 3_000_000
+    long = client.query("SELECT repeat('ä', 3000000) AS s", options={"max_message_bytes": 16 << 20})
+    assert len(long.value()) == 3_000_000
     columns = ", ".join(f"{i} AS c{i}" for i in range(2000))
     assert client.query(f"SELECT {columns}").table.num_columns == 2000
 

@@ -21,7 +21,7 @@ def one(client: Client, name: str, rows: pa.RecordBatch, **fields: object) -> ob
 
 
 def test_one_call_is_enough(client: Client) -> None:
-    result = client.query("SELECT sum(i), max(s) FROM up", inputs=[one(client, "up", batch(0, 10))])
+    result = client.query("SELECT sum(i)::BIGINT, max(s) FROM up", inputs=[one(client, "up", batch(0, 10))])
     assert result.rows() == [(45, "row 9")]
 
 
@@ -38,7 +38,7 @@ def test_many_chunks_become_a_table(client: Client) -> None:
     chunks = [batch(number * 50_000, 50_000) for number in range(20)]
     result = client.upload("INSERT INTO sent FROM up", "up", chunks)
     assert result.value() == 1_000_000
-    assert client.query("SELECT count(DISTINCT i), sum(i) FROM sent").rows() == [(1_000_000, 499999500000)]
+    assert client.query("SELECT count(DISTINCT i), sum(i)::BIGINT FROM sent").rows() == [(1_000_000, 499999500000)]
 
 
 def test_a_repeated_chunk_does_nothing_and_a_gap_is_refused(client: Client) -> None:
@@ -60,7 +60,7 @@ def test_a_failing_statement_fails_the_append_with_its_error(client: Client) -> 
     with pytest.raises(grpc.RpcError) as failed:
         client.upload("INSERT INTO keyed FROM up", "up", [batch(0, 5), batch(0, 5), batch(5, 5)])
     assert failed.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert "Duplicate key" in failed.value.details()
+    assert "duplicate key" in failed.value.details().lower()
     assert client.query("SELECT count(*) FROM keyed").value() == 0
 
 
