@@ -155,6 +155,8 @@ def test_what_was_acknowledged_is_there_after_a_kill(serve: object) -> None:
     with pytest.raises(grpc.RpcError) as gone:
         client.query("SELECT 1", timeout=10)
     assert gone.value.code() == grpc.StatusCode.UNAVAILABLE
+    client.close()
     served.start()
+    client = served.client()
     assert client.query("SELECT max(i), count(*) FROM t").rows() == [(acknowledged, acknowledged + 1)]
     client.close()

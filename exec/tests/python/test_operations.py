@@ -40,7 +40,7 @@ def test_the_query_command_writes_what_it_is_asked_for(served: Served) -> None:
     rows = list(csv.reader(io.StringIO(served.command("query", sql, "-d", "mydb", "--format", "csv"))))
     assert rows == [["i", "s"], ["0", "a0"], ["1", "a1"], ["2", "a2"]]
     lines = served.command("query", sql, "-d", "mydb", "--format", "json")
-    assert json.loads(lines)[1] == {"i": 1, "s": "a1"}
+    assert [json.loads(line) for line in lines.splitlines()][1] == {"i": 1, "s": "a1"}
     assert "42" in served.command("query", "-d", "mydb", "--format", "csv", stdin="SELECT 42")
 
 
