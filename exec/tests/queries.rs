@@ -533,8 +533,10 @@ async fn a_statement_runs_once_per_key() {
     let error = client.execute(request.clone()).await.unwrap_err();
     assert_eq!(error.code(), Code::Aborted);
     assert_eq!(detail(&error).unwrap().reason(), Reason::OutcomeUnknown);
-    request.sql = "SELECT count(*) FROM t".into();
-    assert_eq!(client.run(request).await.unwrap().value(), "1");
+    assert_eq!(
+        client.sql("SELECT count(*) FROM t").await.unwrap().value(),
+        "1"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

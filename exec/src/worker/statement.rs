@@ -103,8 +103,8 @@ impl Statement {
                     input.fail(status.message());
                 }
                 self.query.output.fail(status.clone());
+                // Who reads the result, or goes on with an input, is told; then it is forgotten.
                 self.query.answer(Err(status));
-                self.shared.queries.remove(&self.query);
             }
         }
         drop(self.permit);
