@@ -35,7 +35,10 @@ fn main() {
         .warnings_into_errors(true);
     // DuckDB's headers are large; what is compiled from them here is small, and hot in one place only.
     build.opt_level(2).debug(false).compile("openduck_engine");
-    println!("cargo::rustc-link-search=native={}", library.join("lib").display());
+    println!(
+        "cargo::rustc-link-search=native={}",
+        library.join("lib").display()
+    );
     println!("cargo::rustc-link-lib=static=duckdb_static");
     println!("cargo::rustc-link-lib=dylib=stdc++");
 }

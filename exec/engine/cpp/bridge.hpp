@@ -26,6 +26,7 @@ struct ColumnText;
 struct Described;
 struct PlannedOperator;
 struct Source;
+struct Start;
 
 //! A database that is open.
 class Database {
@@ -65,9 +66,10 @@ public:
 	double progress() const;
 	void set(rust::Str name, rust::Str value) const;
 	void reset(rust::Str name) const;
-	void add_input(rust::Str name, ArrowSchema *schema, rust::Box<Source> source,
-	               std::shared_ptr<Parked> parked) const;
+	void add_input(rust::Str name, ArrowSchema *schema, rust::Box<Source> source, std::shared_ptr<Parked> parked) const;
 	void remove_input(rust::Str name) const;
+	//! The operators of the statement that was planned last, if it was to note them.
+	rust::Vec<PlannedOperator> operators() const;
 
 	std::unique_ptr<Inside> inside;
 };
@@ -81,7 +83,6 @@ public:
 
 	Described describe() const;
 	void schema(ArrowSchema *out) const;
-	rust::Vec<PlannedOperator> operators() const;
 
 	std::unique_ptr<Inside> inside;
 };
@@ -93,9 +94,8 @@ public:
 	explicit Stream(std::unique_ptr<Inside> inside);
 	~Stream();
 
-	rust::Vec<ColumnText> columns() const;
+	Described describe() const;
 	void schema(ArrowSchema *out) const;
-	uint8_t return_type() const;
 	//! Moves the next batch to `out`; false at the end.
 	bool next(ArrowArray *out);
 
@@ -107,6 +107,8 @@ std::shared_ptr<Session> connect(const std::shared_ptr<Database> &database);
 std::unique_ptr<Statement> prepare(const std::shared_ptr<Session> &session, rust::Str sql);
 std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const Statement &statement,
                                 ArrowSchema *parameter_schema, ArrowArray *parameters, const Flow &flow);
+std::unique_ptr<Stream> start(const std::shared_ptr<Session> &session, rust::Str sql, ArrowSchema *parameter_schema,
+                              ArrowArray *parameters, const Flow &flow, const Start &how);
 rust::Vec<ParsedStatement> parse_statements(rust::Str sql);
 std::shared_ptr<Parked> new_parked();
 

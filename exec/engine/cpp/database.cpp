@@ -1,11 +1,16 @@
 #include "inside.hpp"
 
-#include "engine/src/ffi.rs.h"
+#include "duckdb_static_extension.h"
 
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/connection.hpp"
-#include "duckdb/parallel/task_scheduler.hpp"
-#include "duckdb/storage/buffer_manager.hpp"
+
+extern "C" {
+int32_t duckdb_extension_core_functions_describe(duckdb_extension_descriptor *descriptor);
+int32_t duckdb_extension_parquet_describe(duckdb_extension_descriptor *descriptor);
+int32_t duckdb_extension_json_describe(duckdb_extension_descriptor *descriptor);
+int32_t duckdb_extension_icu_describe(duckdb_extension_descriptor *descriptor);
+}
 
 namespace openduck {
 
@@ -44,9 +49,20 @@ static void LockDown(duckdb::Connection &connection, const Options &options) {
 	Run(connection, "SET lock_configuration = true");
 }
 
+//! A static library brings its extensions along, but only those that are named here end up in the program.
+static void LinkExtensions() {
+	for (auto describe : {duckdb_extension_core_functions_describe, duckdb_extension_parquet_describe,
+	                      duckdb_extension_json_describe, duckdb_extension_icu_describe}) {
+		duckdb_register_static_extension(describe);
+	}
+}
+
 std::shared_ptr<Database> open_database(const Options &options) {
+	LinkExtensions();
 	DBConfig config(options.read_only);
-	auto set = [&](const char *name, Value value) { config.SetOptionByName(Identifier(name), value); };
+	auto set = [&](const char *name, Value value) {
+		config.SetOptionByName(Identifier(name), value);
+	};
 	set("memory_limit", Value(std::to_string(options.memory_bytes) + "B"));
 	set("threads", Value::BIGINT(NumericCast<int64_t>(options.threads)));
 	set("temp_directory", Value(std::string(options.temp_directory)));
@@ -65,20 +81,25 @@ std::shared_ptr<Database> open_database(const Options &options) {
 	if (options.locked_down) {
 		duckdb::Connection connection(instance);
 		LockDown(connection, options);
-		RegisterGuard(instance);
 	}
+	RegisterHooks(instance, options);
 	return std::make_shared<Database>(std::move(inside));
 }
 
+//! Changes a setting of the instance, past its lock: that is for clients.
+static void Change(DatabaseInstance &instance, const char *name, const Value &value) {
+	DBConfig::GetConfig(instance).SetOption(&instance, *DBConfig::GetOptionByName(Identifier(name)), value);
+}
+
 void Database::set_memory(uint64_t bytes) const {
-	BufferManager::GetBufferManager(*inside->duckdb->instance).SetMemoryLimit(bytes);
+	Change(*inside->duckdb->instance, "memory_limit", Value(std::to_string(bytes) + "B"));
 }
 
 void Database::set_threads(uint64_t threads) const {
 	if (threads == 0) {
 		throw InvalidInputException("an instance needs at least one thread");
 	}
-	TaskScheduler::GetScheduler(*inside->duckdb->instance).SetThreads(threads, 0);
+	Change(*inside->duckdb->instance, "threads", Value::BIGINT(NumericCast<int64_t>(threads)));
 }
 
 void Database::checkpoint() const {

@@ -1,14 +1,9 @@
 #include "inside.hpp"
 
-#include "engine/src/ffi.rs.h"
-
 #include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/common/enum_util.hpp"
-#include "duckdb/execution/physical_operator.hpp"
-#include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/client_config.hpp"
-#include "duckdb/main/client_data.hpp"
-#include "duckdb/main/prepared_statement_data.hpp"
+#include "duckdb/main/settings.hpp"
 #include "duckdb/common/string_util.hpp"
 
 namespace openduck {
@@ -30,6 +25,8 @@ std::shared_ptr<Session> connect(const std::shared_ptr<Database> &database) {
 	config.enable_progress_bar = true;
 	config.print_progress_bar = false;
 	config.wait_time = 0;
+	// So that an error's place in the SQL is told, and not only drawn (failure.cpp).
+	config.user_settings.SetUserSetting(ErrorsAsJSONSetting::SettingIndex, Value::BOOLEAN(true));
 	return std::make_shared<Session>(std::move(inside));
 }
 
@@ -53,7 +50,8 @@ static void Change(duckdb::Connection &connection, const string &sql) {
 }
 
 void Session::set(rust::Str name, rust::Str value) const {
-	Change(*inside->connection, StringUtil::Format("SET SESSION %s = %s", SQLIdentifier(Text(name)), SQLString(Text(value))));
+	Change(*inside->connection,
+	       StringUtil::Format("SET SESSION %s = %s", SQLIdentifier(Text(name)), SQLString(Text(value))));
 }
 
 void Session::reset(rust::Str name) const {
@@ -69,45 +67,46 @@ Statement::Statement(std::unique_ptr<Inside> inside_p) : inside(std::move(inside
 Statement::~Statement() {
 }
 
-std::unique_ptr<Statement> prepare(const std::shared_ptr<Session> &session, rust::Str sql_p) {
-	auto sql = Text(sql_p);
-	auto &connection = *session->inside->connection;
-	auto inside = std::make_unique<Statement::Inside>();
-	inside->session = session;
-	auto statements = connection.ExtractStatements(sql);
+duckdb::unique_ptr<SQLStatement> OneStatement(duckdb::Connection &connection, const string &sql) {
+	vector<duckdb::unique_ptr<SQLStatement>> statements;
+	try {
+		statements = connection.ExtractStatements(sql);
+	} catch (const std::exception &exception) { Throw(ErrorData(exception), sql); }
 	if (statements.size() != 1) {
 		throw InvalidInputException("one statement is run at a time, and this text has %llu", statements.size());
 	}
-	inside->type = statements[0]->type;
-	inside->prepared = connection.Prepare(std::move(statements[0]));
+	return std::move(statements[0]);
+}
+
+std::unique_ptr<Statement> prepare(const std::shared_ptr<Session> &session, rust::Str sql) {
+	auto &connection = *session->inside->connection;
+	auto &state = SessionState::Get(*connection.context);
+	state.read_only = false;
+	state.notes_operators = true;
+	state.operators.clear();
+	auto inside = std::make_unique<Statement::Inside>();
+	inside->session = session;
+	inside->sql = Text(sql);
+	auto statement = OneStatement(connection, inside->sql);
+	inside->type = statement->type;
+	inside->prepared = connection.Prepare(std::move(statement));
 	if (inside->prepared->HasError()) {
-		Throw(inside->prepared->GetErrorObject());
+		Throw(inside->prepared->GetErrorObject(), inside->sql);
 	}
 	return std::make_unique<Statement>(std::move(inside));
 }
 
-rust::Vec<ColumnText> Columns(const vector<LogicalType> &types, const vector<Identifier> &names) {
-	rust::Vec<ColumnText> columns;
-	columns.reserve(types.size());
-	for (idx_t i = 0; i < types.size(); i++) {
-		columns.push_back(ColumnText {Text(names[i].GetIdentifierName()), Text(types[i].ToString())});
-	}
-	return columns;
-}
-
-Described Statement::describe() const {
-	auto &prepared = *inside->prepared;
+Described Describe(StatementType type, const StatementProperties &properties, const vector<LogicalType> &types,
+                   const vector<Identifier> &names) {
 	Described result {};
-	result.statement_type = Text(EnumUtil::ToString(inside->type));
-	result.known = prepared.MetadataAvailable();
-	if (!result.known) {
-		return result;
-	}
-	auto &properties = prepared.GetStatementProperties();
+	result.statement_type = Text(EnumUtil::ToString(type));
+	result.known = true;
 	result.return_type = static_cast<uint8_t>(properties.return_type);
-	result.columns = Columns(prepared.GetTypes(), prepared.GetNames());
-	result.parameter_count = prepared.GetParameterCount();
+	result.parameter_count = properties.parameter_count;
 	result.needs_valid_transaction = properties.requires_valid_transaction;
+	for (idx_t i = 0; i < types.size(); i++) {
+		result.columns.push_back(ColumnText {Text(names[i].GetIdentifierName()), Text(types[i].ToString())});
+	}
 	for (auto &entry : properties.read_databases) {
 		result.read_databases.push_back(Text(entry.first.GetIdentifierName()));
 	}
@@ -117,27 +116,24 @@ Described Statement::describe() const {
 	return result;
 }
 
+Described Statement::describe() const {
+	auto &prepared = *inside->prepared;
+	auto result = Describe(inside->type, prepared.GetStatementProperties(), prepared.GetTypes(), prepared.GetNames());
+	result.known = prepared.MetadataAvailable();
+	// Only what expands into several statements has no name to be executed by.
+	result.expands = prepared.GetName().empty();
+	result.parameter_count = prepared.GetNamedParameterMap().size();
+	return result;
+}
+
 void Statement::schema(ArrowSchema *out) const {
 	auto &prepared = *inside->prepared;
 	auto properties = inside->session->inside->Context().GetClientProperties();
 	ArrowConverter::ToArrowSchema(out, prepared.GetTypes(), IdentifiersToStrings(prepared.GetNames()), properties);
 }
 
-static void AddOperators(const PhysicalOperator &op, uint32_t depth, rust::Vec<PlannedOperator> &out) {
-	out.push_back(PlannedOperator {Text(op.GetName()), depth, op.estimated_cardinality});
-	for (auto &child : op.GetChildren()) {
-		AddOperators(child.get(), depth + 1, out);
-	}
-}
-
-rust::Vec<PlannedOperator> Statement::operators() const {
-	rust::Vec<PlannedOperator> result;
-	auto &known = ClientData::Get(inside->session->inside->Context()).prepared_statements;
-	auto entry = known.find(Identifier(inside->prepared->GetName()));
-	if (entry != known.end() && entry->second->physical_plan) {
-		AddOperators(entry->second->physical_plan->Root(), 0, result);
-	}
-	return result;
+rust::Vec<PlannedOperator> Session::operators() const {
+	return SessionState::Get(inside->Context()).operators;
 }
 
 } // namespace openduck

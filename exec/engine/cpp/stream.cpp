@@ -1,7 +1,5 @@
 #include "inside.hpp"
 
-#include "engine/src/ffi.rs.h"
-
 #include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/client_config.hpp"
@@ -49,25 +47,23 @@ static identifier_map_t<BoundParameterData> ReadParameters(ClientContext &contex
 	return result;
 }
 
-std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const Statement &statement,
-                                ArrowSchema *parameter_schema, ArrowArray *parameters, const Flow &flow) {
-	auto &context = session->inside->Context();
-	auto values = ReadParameters(context, parameter_schema, parameters);
-	ClientConfig::GetConfig(context).max_streaming_buffer_size = flow.buffer_bytes;
-	auto format = make_shared_ptr<BatchFormat>(flow.batch_rows, flow.batch_bytes);
-	auto result = statement.inside->prepared->Submit(values, QueryParameters(std::move(format)));
+//! The open result of a statement that was submitted, its columns known.
+static std::unique_ptr<Stream> Open(const std::shared_ptr<Session> &session, StatementType type, string sql,
+                                    duckdb::unique_ptr<QueryResult> result) {
 	if (result->HasError()) {
-		Throw(result->GetErrorObject());
+		Throw(result->GetErrorObject(), sql);
 	}
 	auto inside = std::make_unique<Stream::Inside>();
 	inside->session = session;
+	inside->type = type;
+	inside->sql = std::move(sql);
 	inside->stream = std::make_unique<QueryResultStream<BatchFormat>>(std::move(result));
 	auto &stream = *inside->stream;
 	// Of a statement that expands into several, the columns are known once the ones before the last have run.
 	while (!stream.MetadataAvailable()) {
 		auto state = stream.ExecuteTask();
 		if (state == QueryResultState::EXECUTION_ERROR) {
-			Throw(stream.GetErrorObject());
+			Throw(stream.GetErrorObject(), inside->sql);
 		}
 		if (state == QueryResultState::BLOCKED || state == QueryResultState::NO_TASKS_AVAILABLE) {
 			stream.WaitForTask();
@@ -76,18 +72,46 @@ std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const S
 	return std::make_unique<Stream>(std::move(inside));
 }
 
-rust::Vec<ColumnText> Stream::columns() const {
-	return Columns(inside->stream->GetTypes(), inside->stream->GetNames());
+static QueryParameters Format(ClientContext &context, const Flow &flow) {
+	ClientConfig::GetConfig(context).max_streaming_buffer_size = flow.buffer_bytes;
+	return QueryParameters(make_shared_ptr<BatchFormat>(flow.batch_rows, flow.batch_bytes));
+}
+
+std::unique_ptr<Stream> execute(const std::shared_ptr<Session> &session, const Statement &statement,
+                                ArrowSchema *parameter_schema, ArrowArray *parameters, const Flow &flow) {
+	auto &context = session->inside->Context();
+	auto values = ReadParameters(context, parameter_schema, parameters);
+	SessionState::Get(context).read_only = false;
+	auto &prepared = *statement.inside;
+	auto result = prepared.prepared->Submit(values, Format(context, flow));
+	return Open(session, prepared.type, prepared.sql, std::move(result));
+}
+
+std::unique_ptr<Stream> start(const std::shared_ptr<Session> &session, rust::Str sql_p, ArrowSchema *parameter_schema,
+                              ArrowArray *parameters, const Flow &flow, const Start &how) {
+	auto &connection = *session->inside->connection;
+	auto &context = *connection.context;
+	auto sql = Text(sql_p);
+	auto values = ReadParameters(context, parameter_schema, parameters);
+	auto statement = OneStatement(connection, sql);
+	auto type = statement->type;
+	auto &state = SessionState::Get(context);
+	state.read_only = how.read_only;
+	state.notes_operators = how.operators;
+	state.operators.clear();
+	auto result = context.Submit(std::move(statement), values, Format(context, flow));
+	return Open(session, type, std::move(sql), std::move(result));
+}
+
+Described Stream::describe() const {
+	auto &stream = *inside->stream;
+	return Describe(inside->type, stream.GetStatementProperties(), stream.GetTypes(), stream.GetNames());
 }
 
 void Stream::schema(ArrowSchema *out) const {
 	auto &stream = *inside->stream;
 	ArrowConverter::ToArrowSchema(out, stream.GetTypes(), IdentifiersToStrings(stream.GetNames()),
 	                              stream.GetClientProperties());
-}
-
-uint8_t Stream::return_type() const {
-	return static_cast<uint8_t>(inside->stream->GetStatementProperties().return_type);
 }
 
 bool Stream::next(ArrowArray *out) {
@@ -107,7 +131,7 @@ bool Stream::next(ArrowArray *out) {
 			state = stream.ExecuteTask();
 		}
 		if (state == QueryResultState::EXECUTION_ERROR) {
-			Throw(stream.GetErrorObject());
+			Throw(stream.GetErrorObject(), inside->sql);
 		}
 		if (state == QueryResultState::BLOCKED || state == QueryResultState::NO_TASKS_AVAILABLE) {
 			stream.WaitForTask();

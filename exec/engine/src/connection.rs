@@ -32,6 +32,25 @@ impl Default for Flow {
     }
 }
 
+impl From<Flow> for ffi::Flow {
+    fn from(flow: Flow) -> Self {
+        Self {
+            batch_rows: flow.batch_rows.max(1),
+            batch_bytes: flow.batch_bytes.max(1),
+            buffer_bytes: flow.buffer_bytes,
+        }
+    }
+}
+
+/// How [`Connection::start`] starts a statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Refuse it, before anything has happened, if it changes any database but the temporary one.
+    pub read_only: bool,
+    /// Note the operators of its plan, for [`Running::operators`].
+    pub operators: bool,
+}
+
 /// A session. A statement whose result is still open must be ended (drained or dropped) before the next
 /// one is prepared or run.
 pub struct Connection {
@@ -90,7 +109,7 @@ impl Connection {
 
     /// Lets the SQL of this connection use `name` as a relation, until the guard is dropped. Its rows are
     /// asked for when a statement runs, and travel once: a statement that reads the relation several
-    /// times gets them from DuckDB's own (spilling) memory, a second statement gets none.
+    /// times gets them from DuckDB's own (spilling) memory, a second statement gets an error.
     ///
     /// # Errors
     /// `Binder` for a schema without columns, or a name that a table or view has; `Not implemented` for a
@@ -106,12 +125,8 @@ impl Connection {
         let source = Box::new(ffi::Source { rows, ended: false });
         // SAFETY: the schema is whole; C++ takes it over and leaves an empty one.
         unsafe {
-            self.session.add_input(
-                name,
-                (&raw mut schema).cast(),
-                source,
-                ffi::new_parked(),
-            )?;
+            self.session
+                .add_input(name, (&raw mut schema).cast(), source, ffi::new_parked())?;
         }
         Ok(InputGuard::new(self.session.clone(), name))
     }
@@ -122,7 +137,7 @@ impl Connection {
     /// What DuckDB says; `Invalid Input` for several statements or none; `Permission` where the instance is
     /// locked down and the plan is not admitted.
     pub fn prepare(&mut self, sql: &str) -> Result<Prepared, EngineError> {
-        Prepared::new(ffi::prepare(&self.session, sql)?)
+        Prepared::new(ffi::prepare(&self.session, sql)?, &self.session)
     }
 
     /// Begins to run a statement, with one row of parameters if it has some: columns named `1`, `2`, … or
@@ -135,15 +150,7 @@ impl Connection {
         prepared: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Running, EngineError> {
-        let (mut schema, mut array) = match parameters {
-            Some(row) => one_row(row)?,
-            None => (FFI_ArrowSchema::empty(), FFI_ArrowArray::empty()),
-        };
-        let flow = ffi::Flow {
-            batch_rows: self.flow.batch_rows.max(1),
-            batch_bytes: self.flow.batch_bytes.max(1),
-            buffer_bytes: self.flow.buffer_bytes,
-        };
+        let (mut schema, mut array) = parameters.map_or_else(no_row, one_row)?;
         // SAFETY: both structures are whole or empty; C++ takes them over and leaves empty ones.
         let stream = unsafe {
             ffi::execute(
@@ -151,20 +158,50 @@ impl Connection {
                 prepared.statement()?,
                 (&raw mut schema).cast(),
                 (&raw mut array).cast(),
-                &flow,
+                &self.flow.into(),
             )?
         };
-        Running::new(stream)
+        Running::new(stream, &self.session)
     }
 
-    /// Prepares and runs one statement and collects its rows: for statements of the server's own, whose
+    /// Parses, binds, plans and begins to run exactly one statement, in one go: about half the work of
+    /// [`Self::prepare`] and [`Self::execute`] for a small one, which DuckDB binds twice there.
+    ///
+    /// # Errors
+    /// What DuckDB says before the first row; [`EngineError::needs_writer`] if it would change something and
+    /// was not to; the rest as in [`Self::prepare`] and [`Self::execute`].
+    pub fn start(
+        &mut self,
+        sql: &str,
+        parameters: Option<&RecordBatch>,
+        how: Start,
+    ) -> Result<Running, EngineError> {
+        let (mut schema, mut array) = parameters.map_or_else(no_row, one_row)?;
+        let start = ffi::Start {
+            read_only: how.read_only,
+            operators: how.operators,
+        };
+        // SAFETY: both structures are whole or empty; C++ takes them over and leaves empty ones.
+        let stream = unsafe {
+            ffi::start(
+                &self.session,
+                sql,
+                (&raw mut schema).cast(),
+                (&raw mut array).cast(),
+                &self.flow.into(),
+                &start,
+            )?
+        };
+        Running::new(stream, &self.session)
+    }
+
+    /// Runs one statement and collects its rows: for statements of the server's own, whose
     /// results are small.
     ///
     /// # Errors
-    /// As [`Self::prepare`], [`Self::execute`] and [`Running::next`].
+    /// As [`Self::start`] and [`Running::next`].
     pub fn run(&mut self, sql: &str) -> Result<Vec<RecordBatch>, EngineError> {
-        let prepared = self.prepare(sql)?;
-        let mut running = self.execute(&prepared, None)?;
+        let mut running = self.start(sql, None, Start::default())?;
         let mut batches = Vec::new();
         while let Some(batch) = running.next()? {
             batches.push(batch);
@@ -173,8 +210,14 @@ impl Connection {
     }
 }
 
+type ForeignRow = (FFI_ArrowSchema, FFI_ArrowArray);
+
+fn no_row() -> Result<ForeignRow, EngineError> {
+    Ok((FFI_ArrowSchema::empty(), FFI_ArrowArray::empty()))
+}
+
 /// A row of parameters in the shape that crosses the boundary.
-fn one_row(row: &RecordBatch) -> Result<(FFI_ArrowSchema, FFI_ArrowArray), EngineError> {
+fn one_row(row: &RecordBatch) -> Result<ForeignRow, EngineError> {
     if row.num_rows() != 1 {
         return Err(EngineError::new(
             "Invalid Input",

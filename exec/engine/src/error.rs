@@ -31,13 +31,17 @@ impl EngineError {
             extra: BTreeMap::new(),
         }
     }
+
+    /// The statement would have changed the database, and [`crate::Start::read_only`] forbade it.
+    pub fn needs_writer(&self) -> bool {
+        self.extra.contains_key("needs_writer")
+    }
 }
 
 /// What C++ threw: a JSON map with DuckDB's error.
 impl From<cxx::Exception> for EngineError {
     fn from(exception: cxx::Exception) -> Self {
-        let Ok(mut extra) =
-            serde_json::from_str::<BTreeMap<String, String>>(exception.what())
+        let Ok(mut extra) = serde_json::from_str::<BTreeMap<String, String>>(exception.what())
         else {
             return Self::new("Internal", exception.what());
         };

@@ -35,6 +35,11 @@ mod bridge {
         buffer_bytes: u64,
     }
 
+    struct Start {
+        read_only: bool,
+        operators: bool,
+    }
+
     enum FactKind {
         Statement,
         Table,
@@ -80,6 +85,7 @@ mod bridge {
     struct Described {
         statement_type: String,
         known: bool,
+        expands: bool,
         return_type: u8,
         columns: Vec<ColumnText>,
         parameter_count: usize,
@@ -127,12 +133,12 @@ mod bridge {
             parked: SharedPtr<Parked>,
         ) -> Result<()>;
         fn remove_input(self: &Session, name: &str) -> Result<()>;
+        fn operators(self: &Session) -> Result<Vec<PlannedOperator>>;
 
         type Statement;
         fn prepare(session: &SharedPtr<Session>, sql: &str) -> Result<UniquePtr<Statement>>;
         fn describe(self: &Statement) -> Result<Described>;
         unsafe fn schema(self: &Statement, out: *mut ArrowSchema) -> Result<()>;
-        fn operators(self: &Statement) -> Result<Vec<PlannedOperator>>;
 
         type Stream;
         unsafe fn execute(
@@ -142,9 +148,16 @@ mod bridge {
             parameters: *mut ArrowArray,
             flow: &Flow,
         ) -> Result<UniquePtr<Stream>>;
-        fn columns(self: &Stream) -> Result<Vec<ColumnText>>;
+        unsafe fn start(
+            session: &SharedPtr<Session>,
+            sql: &str,
+            parameter_schema: *mut ArrowSchema,
+            parameters: *mut ArrowArray,
+            flow: &Flow,
+            how: &Start,
+        ) -> Result<UniquePtr<Stream>>;
+        fn describe(self: &Stream) -> Result<Described>;
         unsafe fn schema(self: &Stream, out: *mut ArrowSchema) -> Result<()>;
-        fn return_type(self: &Stream) -> Result<u8>;
         unsafe fn next(self: Pin<&mut Stream>, out: *mut ArrowArray) -> Result<bool>;
 
         fn parse_statements(sql: &str) -> Result<Vec<ParsedStatement>>;
@@ -152,9 +165,13 @@ mod bridge {
 
     extern "Rust" {
         type Source;
-        unsafe fn poll(self: &mut Source, parked: &SharedPtr<Parked>, out: *mut ArrowArray) -> Result<u8>;
+        unsafe fn poll(
+            self: &mut Source,
+            parked: &SharedPtr<Parked>,
+            out: *mut ArrowArray,
+        ) -> Result<u8>;
 
-        fn admits_bound(kind: &str, name: String) -> bool;
+        fn admits_bound(kind: &str, name: String, files: bool) -> bool;
     }
 }
 
@@ -228,6 +245,6 @@ impl Source {
     }
 }
 
-fn admits_bound(kind: &str, name: String) -> bool {
-    crate::admit::admits_bound(kind, &name)
+fn admits_bound(kind: &str, name: String, files: bool) -> bool {
+    crate::admit::admits_bound(kind, &name, files)
 }

@@ -24,7 +24,7 @@ mod parse;
 mod prepared;
 mod running;
 
-pub use connection::{Connection, Flow, Watch};
+pub use connection::{Connection, Flow, Start, Watch};
 pub use error::EngineError;
 pub use input::{InputGuard, RowSource};
 pub use instance::{Access, Instance, InstanceConfig};

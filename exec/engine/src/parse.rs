@@ -56,7 +56,9 @@ pub enum StatementKind {
     UpdateExtensions,
     Connect,
     Disconnect,
-    /// What an extension's parser made, several statements in one, and whatever else there is.
+    /// One that DuckDB runs as several, as a PIVOT whose values are not listed.
+    Several,
+    /// What an extension's parser made, and whatever else there is.
     Other,
 }
 
@@ -181,9 +183,8 @@ impl Facts {
     /// The statement is a query, or an EXPLAIN of one, that the text alone shows to change nothing. A
     /// function, view or macro in it may still change something: the binder has the last word.
     pub fn is_plainly_read(&self) -> bool {
-        let reads = |kind: &StatementKind| {
-            matches!(kind, StatementKind::Select | StatementKind::Explain)
-        };
+        let reads =
+            |kind: &StatementKind| matches!(kind, StatementKind::Select | StatementKind::Explain);
         self.statements.iter().all(reads)
             && self.changed.is_empty()
             && self.copies.is_empty()
@@ -282,6 +283,7 @@ impl StatementKind {
             "UPDATE_EXTENSIONS" => Self::UpdateExtensions,
             "CONNECT" => Self::Connect,
             "DISCONNECT" => Self::Disconnect,
+            "MULTI" => Self::Several,
             _ => Self::Other,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::ffi::FFI_ArrowSchema;
 use arrow_schema::{Schema, SchemaRef};
-use cxx::UniquePtr;
+use cxx::{SharedPtr, UniquePtr};
 
 use crate::ffi;
 use crate::{EngineError, StatementKind};
@@ -33,7 +33,8 @@ pub enum ResultKind {
 /// What the binder found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
-    /// The statement changes no database. A temporary one counts as a database, under the name `temp`.
+    /// The statement changes no database but the temporary one (`temp`). `false` where that is not known
+    /// before it runs.
     pub read_only: bool,
     /// The databases that it changes, by their names.
     pub modified_databases: Vec<String>,
@@ -63,14 +64,18 @@ pub struct Prepared {
     pub statement: StatementKind,
     /// What it gives.
     pub kind: ResultKind,
-    /// Its columns. `None` where DuckDB knows them only when it runs (`PIVOT` without a list of values
-    /// expands into two statements); [`crate::Running`] always knows them.
+    /// Its columns. `None` where DuckDB knows them only when it runs: a type depends on a parameter, or it
+    /// expands into several statements (`PIVOT` without a list of values); [`crate::Running`] always
+    /// knows them.
     pub columns: Option<Vec<Column>>,
     /// The same as Arrow sees them, lossless: what Arrow has no type for carries its DuckDB type as an
     /// extension type.
     pub schema: Option<SchemaRef>,
     /// What the binder found out.
     pub properties: Properties,
+    /// The operators of its plan after the optimizer, the root first. Empty where there is none before it
+    /// runs.
+    pub operators: Vec<OperatorInfo>,
 }
 
 impl fmt::Debug for Prepared {
@@ -83,8 +88,11 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    pub(crate) fn new(inner: UniquePtr<ffi::Statement>) -> Result<Self, EngineError> {
-        let described = inner.describe()?;
+    pub(crate) fn new(
+        inner: UniquePtr<ffi::Statement>,
+        session: &SharedPtr<ffi::Session>,
+    ) -> Result<Self, EngineError> {
+        let mut described = inner.describe()?;
         let kind = ResultKind::new(described.return_type);
         let (columns, schema) = if !described.known {
             (None, None)
@@ -94,7 +102,8 @@ impl Prepared {
             let mut schema = FFI_ArrowSchema::empty();
             // SAFETY: C++ writes a whole schema into the empty one, or throws.
             unsafe { inner.schema((&raw mut schema).cast())? };
-            let columns = described.columns.into_iter().map(Column::from).collect();
+            let columns = std::mem::take(&mut described.columns);
+            let columns = columns.into_iter().map(Column::from).collect();
             (Some(columns), Some(imported(&schema)?))
         };
         Ok(Self {
@@ -102,13 +111,8 @@ impl Prepared {
             kind,
             columns,
             schema,
-            properties: Properties {
-                read_only: described.known && described.modified_databases.is_empty(),
-                modified_databases: described.modified_databases,
-                read_databases: described.read_databases,
-                parameter_count: described.parameter_count,
-                needs_valid_transaction: described.needs_valid_transaction,
-            },
+            properties: Properties::from(described),
+            operators: operators(session)?,
             inner,
         })
     }
@@ -118,19 +122,30 @@ impl Prepared {
             .as_ref()
             .ok_or_else(|| EngineError::new("Internal", "a statement was lost"))
     }
+}
 
-    /// The operators of its plan, the root first. Empty where the plan is made only when it runs.
-    ///
-    /// # Errors
-    /// Only for want of memory.
-    pub fn operators(&self) -> Result<Vec<OperatorInfo>, EngineError> {
-        let operators = self.inner.operators()?;
-        let info = |op: ffi::PlannedOperator| OperatorInfo {
-            name: op.name,
-            depth: op.depth,
-            estimated_rows: op.estimated_rows,
-        };
-        Ok(operators.into_iter().map(info).collect())
+/// The operators that the last plan of a session had.
+pub(crate) fn operators(
+    session: &SharedPtr<ffi::Session>,
+) -> Result<Vec<OperatorInfo>, EngineError> {
+    let info = |op: ffi::PlannedOperator| OperatorInfo {
+        name: op.name,
+        depth: op.depth,
+        estimated_rows: op.estimated_rows,
+    };
+    Ok(session.operators()?.into_iter().map(info).collect())
+}
+
+impl From<ffi::Described> for Properties {
+    fn from(described: ffi::Described) -> Self {
+        let temporary = |name: &String| name.eq_ignore_ascii_case("temp");
+        Self {
+            read_only: !described.expands && described.modified_databases.iter().all(temporary),
+            modified_databases: described.modified_databases,
+            read_databases: described.read_databases,
+            parameter_count: described.parameter_count,
+            needs_valid_transaction: described.needs_valid_transaction,
+        }
     }
 }
 

@@ -12,20 +12,26 @@ use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow_array::types::Int64Type;
 use arrow_array::{RecordBatch, StructArray};
 use arrow_schema::{DataType, Schema, SchemaRef};
-use cxx::UniquePtr;
+use cxx::{SharedPtr, UniquePtr};
 
 use crate::ffi;
-use crate::prepared::imported;
-use crate::{Column, EngineError, ResultKind};
+use crate::prepared::{imported, operators};
+use crate::{Column, EngineError, OperatorInfo, Properties, ResultKind, StatementKind};
 
 /// An open result. It keeps its connection alive; the connection runs nothing else until it ends.
 pub struct Running {
+    /// What kind of statement it is.
+    pub statement: StatementKind,
     /// What it gives.
     pub kind: ResultKind,
     /// The columns as DuckDB names and types them; none for a statement that gives nothing.
     pub columns: Vec<Column>,
     /// The columns as Arrow sees them; every batch has exactly this schema.
     pub schema: SchemaRef,
+    /// What the binder found out.
+    pub properties: Properties,
+    /// The operators of its plan after the optimizer, the root first, if they were asked for.
+    pub operators: Vec<OperatorInfo>,
     stream: UniquePtr<ffi::Stream>,
     changed_rows: Option<u64>,
 }
@@ -39,21 +45,29 @@ impl fmt::Debug for Running {
 }
 
 impl Running {
-    pub(crate) fn new(stream: UniquePtr<ffi::Stream>) -> Result<Self, EngineError> {
-        let kind = ResultKind::new(stream.return_type()?);
+    pub(crate) fn new(
+        stream: UniquePtr<ffi::Stream>,
+        session: &SharedPtr<ffi::Session>,
+    ) -> Result<Self, EngineError> {
+        let mut described = stream.describe()?;
+        let kind = ResultKind::new(described.return_type);
         let (columns, schema) = if kind == ResultKind::Nothing {
             (Vec::new(), Arc::new(Schema::empty()))
         } else {
             let mut schema = FFI_ArrowSchema::empty();
             // SAFETY: C++ writes a whole schema into the empty one, or throws.
             unsafe { stream.schema((&raw mut schema).cast())? };
-            let columns = stream.columns()?.into_iter().map(Column::from).collect();
+            let columns = std::mem::take(&mut described.columns);
+            let columns = columns.into_iter().map(Column::from).collect();
             (columns, imported(&schema)?)
         };
         Ok(Self {
+            statement: StatementKind::from_duckdb(&described.statement_type),
             kind,
             columns,
             schema,
+            properties: Properties::from(described),
+            operators: operators(session)?,
             stream,
             changed_rows: None,
         })
