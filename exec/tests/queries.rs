@@ -1,5 +1,7 @@
 //! Statements and their results, through a real server and a real DuckDB.
 
+#![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
+
 mod common;
 
 use std::sync::Arc;
