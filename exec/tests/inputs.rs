@@ -1,5 +1,7 @@
 //! Rows that travel up.
 
+#![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Sessions, their transactions, and results that give way.
 
+#![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
+
 mod common;
 
 use std::time::{Duration, Instant};

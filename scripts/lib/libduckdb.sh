@@ -122,7 +122,7 @@ libduckdb_compiled() {
         -DBUILD_EXTENSIONS="icu;tpch;tpcds;json;parquet;core_functions" \
         -DOVERRIDE_GIT_DESCRIBE="v$LIBDUCKDB_VERSION" -DGIT_COMMIT_HASH="$LIBDUCKDB_SOURCE_ID" \
         -DDUCKDB_EXPLICIT_PLATFORM="$(duckdb_platform)" \
-        -DDUCKDB_OPTIMIZATION_PROFILE="$(runs_x86_64_v3 && echo DEFAULT || echo EXTENSION)"
+        -DDUCKDB_OPTIMIZATION_PROFILE="$(runs_x86_64_v3 && echo CLI || echo EXTENSION)"
     PATH=$work/venv/bin:$PATH ninja -C "$build" src/libduckdb.so src/libduckdb_static.a \
         extension/tpch/tpch.duckdb_extension extension/tpcds/tpcds.duckdb_extension >&2 ||
         die "DuckDB did not compile; what was made is kept in $work, and the next run goes on from there"

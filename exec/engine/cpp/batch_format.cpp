@@ -29,7 +29,7 @@ public:
 	deque<unique_ptr<BatchUnit>> ended;
 	//! How many rows to append before the size is looked at again. Rows may be of any size, so it starts small and
 	//! follows what the rows seen so far were like.
-	idx_t step = 64;
+	idx_t step = 8;
 
 	void End() {
 		auto rows = appender->RowCount();
@@ -66,8 +66,9 @@ void BatchFormat::AppendToUnit(ResultFormatGlobalState &gstate_p, ResultFormatLo
 	idx_t done = 0;
 	while (done < count) {
 		if (!lstate.appender) {
+			auto capacity = MinValue(rows_max, count);
 			lstate.appender =
-			    make_uniq<ArrowAppender>(gstate.Types(), MinValue(rows_max, count), gstate.Properties(), gstate.ExtensionTypes());
+			    make_uniq<ArrowAppender>(gstate.Types(), capacity, gstate.Properties(), gstate.ExtensionTypes());
 		}
 		auto room = rows_max - lstate.appender->RowCount();
 		auto rows = MinValue(MinValue(lstate.step, room), count - done);

@@ -19,8 +19,7 @@ public:
 	BatchFormat(duckdb::idx_t rows_max, duckdb::idx_t bytes_target);
 
 	const char *Name() const override;
-	duckdb::unique_ptr<duckdb::ResultFormatGlobalState>
-	InitGlobal(const duckdb::ResultFormatContext &context) override;
+	duckdb::unique_ptr<duckdb::ResultFormatGlobalState> InitGlobal(const duckdb::ResultFormatContext &context) override;
 	duckdb::unique_ptr<duckdb::ResultFormatLocalState> InitLocal(duckdb::ResultFormatGlobalState &gstate) override;
 	void AppendToUnit(duckdb::ResultFormatGlobalState &gstate, duckdb::ResultFormatLocalState &lstate,
 	                  duckdb::DataChunk &chunk) override;

@@ -67,8 +67,7 @@ public:
 	double progress() const;
 	void set(rust::Str name, rust::Str value) const;
 	void reset(rust::Str name) const;
-	void add_input(rust::Str name, ArrowSchema *schema, rust::Box<Source> source,
-	               std::shared_ptr<Parked> parked) const;
+	void add_input(rust::Str name, ArrowSchema *schema, rust::Box<Source> source, std::shared_ptr<Parked> parked) const;
 	void remove_input(rust::Str name) const;
 	//! The operators of the statement that was planned last, if it was to note them.
 	rust::Vec<PlannedOperator> operators() const;

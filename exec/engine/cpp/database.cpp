@@ -4,8 +4,6 @@
 
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/connection.hpp"
-#include "duckdb/parallel/task_scheduler.hpp"
-#include "duckdb/storage/buffer_manager.hpp"
 
 extern "C" {
 int32_t duckdb_extension_core_functions_describe(duckdb_extension_descriptor *descriptor);
@@ -62,7 +60,9 @@ static void LinkExtensions() {
 std::shared_ptr<Database> open_database(const Options &options) {
 	LinkExtensions();
 	DBConfig config(options.read_only);
-	auto set = [&](const char *name, Value value) { config.SetOptionByName(Identifier(name), value); };
+	auto set = [&](const char *name, Value value) {
+		config.SetOptionByName(Identifier(name), value);
+	};
 	set("memory_limit", Value(std::to_string(options.memory_bytes) + "B"));
 	set("threads", Value::BIGINT(NumericCast<int64_t>(options.threads)));
 	set("temp_directory", Value(std::string(options.temp_directory)));
@@ -86,15 +86,20 @@ std::shared_ptr<Database> open_database(const Options &options) {
 	return std::make_shared<Database>(std::move(inside));
 }
 
+//! Changes a setting of the instance, past its lock: that is for clients.
+static void Change(DatabaseInstance &instance, const char *name, const Value &value) {
+	DBConfig::GetConfig(instance).SetOption(&instance, *DBConfig::GetOptionByName(Identifier(name)), value);
+}
+
 void Database::set_memory(uint64_t bytes) const {
-	BufferManager::GetBufferManager(*inside->duckdb->instance).SetMemoryLimit(bytes);
+	Change(*inside->duckdb->instance, "memory_limit", Value(std::to_string(bytes) + "B"));
 }
 
 void Database::set_threads(uint64_t threads) const {
 	if (threads == 0) {
 		throw InvalidInputException("an instance needs at least one thread");
 	}
-	TaskScheduler::GetScheduler(*inside->duckdb->instance).SetThreads(threads, 0);
+	Change(*inside->duckdb->instance, "threads", Value::BIGINT(NumericCast<int64_t>(threads)));
 }
 
 void Database::checkpoint() const {

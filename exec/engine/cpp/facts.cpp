@@ -85,7 +85,8 @@ private:
 		facts.push_back(Fact {kind, Text(a), Text(b), Text(c), flag});
 	}
 	void Name(FactKind kind, const QualifiedName &name) {
-		Tell(kind, name.Catalog().GetIdentifierName(), name.Schema().GetIdentifierName(), name.Name().GetIdentifierName());
+		Tell(kind, name.Catalog().GetIdentifierName(), name.Schema().GetIdentifierName(),
+		     name.Name().GetIdentifierName());
 		if (name.Path().size() > 3) {
 			Tell(FactKind::Unknown, "a name of more than three parts");
 		}
@@ -140,7 +141,9 @@ void Walk::Expression(ParsedExpression &expression) {
 	default:
 		Unknown("expression", expression.GetExpressionClass());
 	}
-	ParsedExpressionIterator::EnumerateChildren(expression, [&](ParsedExpression &child) { Expression(child); });
+	ParsedExpressionIterator::EnumerateChildren(expression, [&](ParsedExpression &child) {
+		Expression(child);
+	});
 }
 
 void Walk::Pivot(PivotRef &ref) {
@@ -183,8 +186,9 @@ void Walk::Table(TableRef &ref) {
 		auto &function = ref.Cast<TableFunctionRef>();
 		if (function.function->GetExpressionClass() == ExpressionClass::FUNCTION) {
 			Name(FactKind::TableFunction, function.function->Cast<FunctionExpression>().GetQualifiedName());
-			ParsedExpressionIterator::EnumerateChildren(*function.function,
-			                                            [&](ParsedExpression &child) { Expression(child); });
+			ParsedExpressionIterator::EnumerateChildren(*function.function, [&](ParsedExpression &child) {
+				Expression(child);
+			});
 		} else {
 			Tell(FactKind::Unknown, "a table function that is not called by name");
 		}
@@ -317,8 +321,9 @@ void Walk::Node(QueryNode &node) {
 	default:
 		Unknown("query node", node.type);
 	}
-	ParsedExpressionIterator::EnumerateQueryNodeModifiers(node,
-	                                                      [&](unique_ptr<ParsedExpression> &child) { Maybe(child); });
+	ParsedExpressionIterator::EnumerateQueryNodeModifiers(node, [&](unique_ptr<ParsedExpression> &child) {
+		Maybe(child);
+	});
 	for (auto &entry : node.cte_map.map) {
 		auto &cte = *entry.second;
 		All(cte.key_targets);
@@ -469,8 +474,8 @@ void Walk::Statement(SQLStatement &statement) {
 	}
 	case StatementType::ALTER_STATEMENT: {
 		auto &alter = *statement.Cast<AlterStatement>().info;
-		Tell(FactKind::Altered, alter.type == AlterType::ALTER_DATABASE ? string("DATABASE")
-		                                                                : EnumUtil::ToString(alter.GetCatalogType()));
+		Tell(FactKind::Altered,
+		     alter.type == AlterType::ALTER_DATABASE ? string("DATABASE") : EnumUtil::ToString(alter.GetCatalogType()));
 		Name(FactKind::Changed, alter.GetQualifiedName());
 		break;
 	}
@@ -494,7 +499,9 @@ void Walk::Statement(SQLStatement &statement) {
 		} else {
 			Tell(FactKind::Unknown, "a CALL of what is no function");
 		}
-		ParsedExpressionIterator::EnumerateChildren(function, [&](ParsedExpression &child) { Expression(child); });
+		ParsedExpressionIterator::EnumerateChildren(function, [&](ParsedExpression &child) {
+			Expression(child);
+		});
 		break;
 	}
 	case StatementType::COPY_STATEMENT:

@@ -28,9 +28,7 @@ namespace behavior {
 template <typename Try, typename Fail>
 static void trycatch(Try &&call, Fail &&fail) noexcept try {
 	call();
-} catch (const std::exception &exception) {
-	fail(openduck::DescribeException(exception));
-} catch (...) {
+} catch (const std::exception &exception) { fail(openduck::DescribeException(exception)); } catch (...) {
 	fail(R"({"exception_type":"Unknown","exception_message":"Unknown Error: what was thrown was no exception"})");
 }
 

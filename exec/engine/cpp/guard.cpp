@@ -26,7 +26,8 @@ namespace {
 
 //! What the hooks are told at their registration.
 struct Lock : public PlannerExtensionInfo {
-	explicit Lock(const Options &options) : locked_down(options.locked_down), files(!options.allowed_directories.empty()) {
+	explicit Lock(const Options &options)
+	    : locked_down(options.locked_down), files(!options.allowed_directories.empty()) {
 	}
 
 	bool Admits(const char *kind, const string &name) const {
@@ -71,7 +72,8 @@ void AfterBind(PlannerExtensionInput &input, BoundStatement &statement) {
 }
 
 void Note(const LogicalOperator &op, uint32_t depth, rust::Vec<PlannedOperator> &out) {
-	out.push_back(PlannedOperator {Text(op.GetName()), depth, op.has_estimated_cardinality ? op.estimated_cardinality : 0});
+	out.push_back(
+	    PlannedOperator {Text(op.GetName()), depth, op.has_estimated_cardinality ? op.estimated_cardinality : 0});
 	for (auto &child : op.children) {
 		Note(*child, depth + 1, out);
 	}
@@ -116,7 +118,8 @@ void ShowDatabasesWithoutPaths(ClientContext &context, TableFunctionInput &data,
 
 void HidePaths(ClientContext &context) {
 	auto &entry = Catalog::GetEntry<TableFunctionCatalogEntry>(
-	    context, QualifiedName(Identifier::SystemCatalog(), Identifier::DefaultSchema(), Identifier("duckdb_databases")));
+	    context,
+	    QualifiedName(Identifier::SystemCatalog(), Identifier::DefaultSchema(), Identifier("duckdb_databases")));
 	entry.functions.ApplyToFunctions([](TableFunction &function) {
 		show_databases = function.function;
 		function.function = ShowDatabasesWithoutPaths;

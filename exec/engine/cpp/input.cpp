@@ -71,6 +71,19 @@ Input::~Input() {
 void Input::SetScans(idx_t count) {
 	lock_guard<mutex> guard(lock);
 	scans = count;
+	begun = 0;
+}
+
+void Input::Begin() {
+	lock_guard<mutex> guard(lock);
+	if (begun == scans) {
+		// The same plan runs again.
+		begun = 0;
+	}
+	if (begun == 0 && batches.empty() && (taken > 0 || ended)) {
+		throw InvalidInputException("the rows of an input were read already: they travel once");
+	}
+	begun++;
 }
 
 bool Input::Park(const InterruptState &scan) {
@@ -86,8 +99,6 @@ Taken Input::Take(ClientContext &context, idx_t &position, InputBatch &batch) {
 	if (scans == 1 && batches.empty()) {
 		// The scan's threads share the source; the position only gives the batches their order.
 		position = taken;
-	} else if (taken > batches.size()) {
-		throw InvalidInputException("the rows of an input were read already: they travel once");
 	}
 	while (!ended) {
 		auto array = make_shared_ptr<ArrowArrayWrapper>();
@@ -183,7 +194,8 @@ unique_ptr<FunctionData> Bind(ClientContext &context, TableFunctionBindInput &bi
 	return make_uniq<InputBindData>(shared_ptr_cast<TableFunctionInfo, Input>(bind.ref.bind_info));
 }
 
-unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFunctionInitInput &) {
+unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFunctionInitInput &init) {
+	init.bind_data->Cast<InputBindData>().input->Begin();
 	auto state = make_uniq<InputGlobalState>();
 	state->threads = context.db->NumberOfThreads();
 	return std::move(state);
@@ -277,15 +289,19 @@ OperatorPartitionData PartitionData(ClientContext &, TableFunctionGetPartitionIn
 	return OperatorPartitionData(partition.local_state->Cast<InputLocalState>().batch_index);
 }
 
-void CountScans(LogicalOperator &op, reference_map_t<Input, idx_t> &scans) {
+//! What a recursion reads, it reads again in each of its rounds.
+void CountScans(LogicalOperator &op, reference_map_t<Input, idx_t> &scans, idx_t weight = 1) {
+	if (op.type == LogicalOperatorType::LOGICAL_RECURSIVE_CTE) {
+		weight = 2;
+	}
 	if (op.type == LogicalOperatorType::LOGICAL_GET) {
 		auto &get = op.Cast<LogicalGet>();
 		if (get.function.GetName() == FUNCTION && get.bind_data) {
-			scans[*get.bind_data->Cast<InputBindData>().input]++;
+			scans[*get.bind_data->Cast<InputBindData>().input] += weight;
 		}
 	}
 	for (auto &child : op.children) {
-		CountScans(*child, scans);
+		CountScans(*child, scans, weight);
 	}
 }
 

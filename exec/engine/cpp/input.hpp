@@ -14,8 +14,8 @@
 
 namespace openduck {
 
-//! The scans of one input that wait. A task's interrupt state may be called once for each time that the task was parked,
-//! never without: DuckDB spins until the task it names is parked.
+//! The scans of one input that wait. A task's interrupt state may be called once for each time that the task was
+//! parked, never without: DuckDB spins until the task it names is parked.
 struct Parked::Inside {
 	duckdb::mutex lock;
 	//! The source called since it was last asked.
@@ -43,6 +43,8 @@ public:
 	Input(ArrowSchema *schema, rust::Box<Source> source, std::shared_ptr<Parked> parked);
 	~Input() override;
 
+	//! A scan begins.
+	void Begin();
 	//! The batch at a scan's position, which it moves on.
 	Taken Take(duckdb::ClientContext &context, duckdb::idx_t &position, InputBatch &batch);
 	bool Park(const duckdb::InterruptState &scan);
@@ -61,6 +63,8 @@ private:
 	std::shared_ptr<Parked> parked;
 	//! How many scans the running statement's plan has.
 	duckdb::idx_t scans = 1;
+	//! How many of them have begun.
+	duckdb::idx_t begun = 0;
 	bool ended = false;
 	//! What was taken from the source, if several scans read it.
 	duckdb::vector<InputBatch> batches;

@@ -50,7 +50,8 @@ static void Change(duckdb::Connection &connection, const string &sql) {
 }
 
 void Session::set(rust::Str name, rust::Str value) const {
-	Change(*inside->connection, StringUtil::Format("SET SESSION %s = %s", SQLIdentifier(Text(name)), SQLString(Text(value))));
+	Change(*inside->connection,
+	       StringUtil::Format("SET SESSION %s = %s", SQLIdentifier(Text(name)), SQLString(Text(value))));
 }
 
 void Session::reset(rust::Str name) const {
@@ -70,9 +71,7 @@ duckdb::unique_ptr<SQLStatement> OneStatement(duckdb::Connection &connection, co
 	vector<duckdb::unique_ptr<SQLStatement>> statements;
 	try {
 		statements = connection.ExtractStatements(sql);
-	} catch (const std::exception &exception) {
-		Throw(ErrorData(exception), sql);
-	}
+	} catch (const std::exception &exception) { Throw(ErrorData(exception), sql); }
 	if (statements.size() != 1) {
 		throw InvalidInputException("one statement is run at a time, and this text has %llu", statements.size());
 	}
@@ -119,13 +118,11 @@ Described Describe(StatementType type, const StatementProperties &properties, co
 
 Described Statement::describe() const {
 	auto &prepared = *inside->prepared;
-	if (!prepared.MetadataAvailable()) {
-		Described result {};
-		result.statement_type = Text(EnumUtil::ToString(inside->type));
-		return result;
-	}
 	auto result = Describe(inside->type, prepared.GetStatementProperties(), prepared.GetTypes(), prepared.GetNames());
-	result.parameter_count = prepared.GetParameterCount();
+	result.known = prepared.MetadataAvailable();
+	// Only what expands into several statements has no name to be executed by.
+	result.expands = prepared.GetName().empty();
+	result.parameter_count = prepared.GetNamedParameterMap().size();
 	return result;
 }
 

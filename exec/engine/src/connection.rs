@@ -109,7 +109,7 @@ impl Connection {
 
     /// Lets the SQL of this connection use `name` as a relation, until the guard is dropped. Its rows are
     /// asked for when a statement runs, and travel once: a statement that reads the relation several
-    /// times gets them from DuckDB's own (spilling) memory, a second statement gets none.
+    /// times gets them from DuckDB's own (spilling) memory, a second statement gets an error.
     ///
     /// # Errors
     /// `Binder` for a schema without columns, or a name that a table or view has; `Not implemented` for a

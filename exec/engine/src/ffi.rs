@@ -92,6 +92,7 @@ mod bridge {
     struct Described {
         statement_type: String,
         known: bool,
+        expands: bool,
         return_type: u8,
         columns: Vec<ColumnText>,
         parameter_count: usize,

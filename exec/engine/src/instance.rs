@@ -26,7 +26,8 @@ pub struct InstanceConfig {
     pub access: Access,
     /// The most memory that DuckDB's buffers and operators take, in bytes.
     pub memory_bytes: u64,
-    /// DuckDB's own threads for this instance; at least 1. The caller of [`Running::next`] only waits.
+    /// How many threads work on statements, at least 1: DuckDB's own, of which there are one less, and whoever
+    /// waits in [`crate::Running::next`], who lends a hand to the own statement.
     pub threads: usize,
     /// Where larger-than-memory operators spill to.
     pub temp_directory: PathBuf,
@@ -100,7 +101,7 @@ impl Instance {
         Ok(self.database.set_memory(bytes)?)
     }
 
-    /// Changes how many threads DuckDB keeps, also of a locked-down instance.
+    /// Changes how many threads work on statements, also of a locked-down instance.
     ///
     /// # Errors
     /// For 0.

@@ -33,7 +33,8 @@ pub enum ResultKind {
 /// What the binder found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
-    /// The statement changes no database but the temporary one (`temp`).
+    /// The statement changes no database but the temporary one (`temp`). `false` where that is not known
+    /// before it runs.
     pub read_only: bool,
     /// The databases that it changes, by their names.
     pub modified_databases: Vec<String>,
@@ -63,8 +64,9 @@ pub struct Prepared {
     pub statement: StatementKind,
     /// What it gives.
     pub kind: ResultKind,
-    /// Its columns. `None` where DuckDB knows them only when it runs (`PIVOT` without a list of values
-    /// expands into two statements); [`crate::Running`] always knows them.
+    /// Its columns. `None` where DuckDB knows them only when it runs: a type depends on a parameter, or it
+    /// expands into several statements (`PIVOT` without a list of values); [`crate::Running`] always
+    /// knows them.
     pub columns: Option<Vec<Column>>,
     /// The same as Arrow sees them, lossless: what Arrow has no type for carries its DuckDB type as an
     /// extension type.
@@ -138,7 +140,7 @@ impl From<ffi::Described> for Properties {
     fn from(described: ffi::Described) -> Self {
         let temporary = |name: &String| name.eq_ignore_ascii_case("temp");
         Self {
-            read_only: described.known && described.modified_databases.iter().all(temporary),
+            read_only: !described.expands && described.modified_databases.iter().all(temporary),
             modified_databases: described.modified_databases,
             read_databases: described.read_databases,
             parameter_count: described.parameter_count,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use common::{config, connect, drain, error, file, number, open, run, texts};
 use engine::{Access, Flow, ResultKind, Start, StatementKind};
 
@@ -235,7 +235,7 @@ fn errors_are_duckdbs_own() {
     check("SELECT nope FROM t", "Binder", Some(7));
     check("FROM nowhere", "Catalog", Some(5));
     check("INSERT INTO t VALUES (1)", "Constraint", None);
-    check("SELECT 'x'::INTEGER", "Conversion", Some(7));
+    check("SELECT 'x'::INTEGER", "Conversion", Some(10));
     check("SELECT 1; SELECT 2", "Invalid Input", None);
     check("", "Invalid Input", None);
     check("COMMIT", "TransactionContext", None);

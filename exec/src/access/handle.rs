@@ -287,8 +287,12 @@ mod tests {
         assert_eq!(keys.len(), 2);
         let late = KeyRing::new(Arc::clone(&ring.store));
         assert_eq!(late.open(&old, "me"), Ok(handle()));
-        catalog.signing_keys(Duration::ZERO, Duration::ZERO).unwrap();
-        catalog.signing_keys(Duration::ZERO, Duration::ZERO).unwrap();
+        catalog
+            .signing_keys(Duration::ZERO, Duration::ZERO)
+            .unwrap();
+        catalog
+            .signing_keys(Duration::ZERO, Duration::ZERO)
+            .unwrap();
         let later = KeyRing::new(Arc::clone(&ring.store));
         assert_eq!(later.open(&old, "me"), Err(Forged));
     }

@@ -75,10 +75,7 @@ mod tests {
     fn every_occurrence_is_covered() {
         let mut bytes = b"openduck\0-t\0s3cret\0--token=s3crets3cret\0s3cre".to_vec();
         assert!(cover(&mut bytes, b"s3cret"));
-        assert_eq!(
-            bytes,
-            b"openduck\0-t\0******\0--token=************\0s3cre"
-        );
+        assert_eq!(bytes, b"openduck\0-t\0******\0--token=************\0s3cre");
         assert!(!cover(&mut bytes, b"s3cret"));
     }
 

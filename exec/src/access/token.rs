@@ -187,7 +187,8 @@ impl TokenGate {
         let text = token.ok_or_else(refused)?;
         let id = id_in(text).ok_or_else(refused)?;
         let is_known = self.known.lock().tokens.contains_key(&id);
-        self.read_again(if is_known { FRESH } else { RETRY }).await?;
+        self.read_again(if is_known { FRESH } else { RETRY })
+            .await?;
         self.known.lock().caller(id, text).ok_or_else(refused)
     }
 

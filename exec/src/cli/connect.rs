@@ -98,9 +98,8 @@ impl Connect {
     }
 
     fn tls(&self) -> Result<ClientTlsConfig> {
-        let read = |path: &Path| {
-            fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-        };
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {
             Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
@@ -213,7 +212,9 @@ mod tests {
         let made = make_own_token(home.path()).unwrap();
         assert_eq!(make_own_token(home.path()).unwrap(), made);
         assert_eq!(own_token(home.path()), Some(made));
-        let mode = fs::metadata(own_token_path(home.path())).unwrap().permissions();
+        let mode = fs::metadata(own_token_path(home.path()))
+            .unwrap()
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         let left = fs::read_dir(home.path().join("exec")).unwrap().count();
         assert_eq!(left, 1);

@@ -71,10 +71,12 @@ enum Format {
 impl Query {
     pub(super) fn run(self, context: &Context) -> Result<()> {
         let sql = self.sql()?;
-        let format = self.format.unwrap_or(match output::is_terminal() && self.output.is_none() {
-            true => Format::Table,
-            false => Format::Csv,
-        });
+        let format = self
+            .format
+            .unwrap_or(match output::is_terminal() && self.output.is_none() {
+                true => Format::Table,
+                false => Format::Csv,
+            });
         if format == Format::Parquet && self.output.is_none() && output::is_terminal() {
             bail!("Parquet is not for a terminal; name a file with --output, or redirect it");
         }
@@ -96,9 +98,10 @@ impl Query {
         };
         match format {
             Format::Arrow => runtime.block_on(reading.write_arrow(self.output.as_deref())),
-            _ if reading.rows.answer.columns.is_empty() => {
-                runtime.block_on(async { while reading.next().await?.is_some() {} Ok(()) })
-            }
+            _ if reading.rows.answer.columns.is_empty() => runtime.block_on(async {
+                while reading.next().await?.is_some() {}
+                Ok(())
+            }),
             _ => reading.write(&runtime, format, self.output.as_deref()),
         }
     }
@@ -205,15 +208,13 @@ impl RowSource for Arriving {
         &mut self,
         context: &mut TaskContext<'_>,
     ) -> Poll<Result<Option<RecordBatch>, String>> {
-        Pin::new(&mut self.0).poll_recv(context).map(Option::transpose)
+        Pin::new(&mut self.0)
+            .poll_recv(context)
+            .map(Option::transpose)
     }
 }
 
-fn copy(
-    connection: &mut Connection,
-    format: Format,
-    path: Option<&std::path::Path>,
-) -> Result<()> {
+fn copy(connection: &mut Connection, format: Format, path: Option<&std::path::Path>) -> Result<()> {
     let path = match path {
         Some(path) => path
             .to_str()

@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use proto::v1::stream_results_response::Content;
-use proto::v1::{ExecuteQueryRequest, ExecuteQueryResponse, Options, StreamResultsRequest, Summary};
+use proto::v1::{
+    ExecuteQueryRequest, ExecuteQueryResponse, Options, StreamResultsRequest, Summary,
+};
 
 use super::connect::{Client, told};
 use crate::wire::input::InputDecoder;
@@ -58,7 +60,7 @@ impl Rows {
         loop {
             let response = match self.inline.next() {
                 Some(response) => Some(response),
-                None => self.from_stream(client).await?,
+                None => self.next_of_streams(client).await?,
             };
             let Some(response) = response else {
                 return Ok(None);
@@ -74,7 +76,7 @@ impl Rows {
         }
     }
 
-    async fn from_stream(
+    async fn next_of_streams(
         &mut self,
         client: &mut Client,
     ) -> Result<Option<proto::v1::StreamResultsResponse>> {

@@ -364,8 +364,15 @@ impl Begin {
                 .with_context(|| format!("{:?} is no worker's address", named.address))?;
             members.push(member);
         }
-        let local = self.local.map(|config| Local::new(config, Arc::clone(store)));
-        Ok(Fleet::new(Arc::clone(store), local, members, self.authority))
+        let local = self
+            .local
+            .map(|config| Local::new(config, Arc::clone(store)));
+        Ok(Fleet::new(
+            Arc::clone(store),
+            local,
+            members,
+            self.authority,
+        ))
     }
 }
 

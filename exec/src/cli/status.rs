@@ -78,9 +78,16 @@ async fn text(client: &mut Client) -> Result<String> {
 async fn document(client: &mut Client) -> Result<Value> {
     let mut document = Map::new();
     for (heading, sql) in PARTS {
-        let Listed { titles, types, rows } = rows::list(client, sql).await?;
+        let Listed {
+            titles,
+            types,
+            rows,
+        } = rows::list(client, sql).await?;
         let objects = rows.into_iter().map(|row| {
-            let cells = row.into_iter().zip(&types).map(|(cell, kind)| value(cell, kind));
+            let cells = row
+                .into_iter()
+                .zip(&types)
+                .map(|(cell, kind)| value(cell, kind));
             Value::Object(titles.iter().cloned().zip(cells).collect())
         });
         document.insert((*heading).to_owned(), objects.collect());

@@ -30,7 +30,9 @@ enum Command {
 
 /// Make a token; it is shown once
 #[derive(Args)]
-#[command(after_help = "Example:\n  openduck token create --database mydb --read-only --expires 30d")]
+#[command(
+    after_help = "Example:\n  openduck token create --database mydb --read-only --expires 30d"
+)]
 struct Create {
     /// A database that it opens; may be repeated [default: all]
     #[arg(short, long, value_name = "DB")]
@@ -126,7 +128,11 @@ impl List {
                     Some(rights.to_owned()),
                     Some(state.to_owned()),
                     Some(token.created.to_string()),
-                    Some(token.expires.map_or("never".to_owned(), |at| at.to_string())),
+                    Some(
+                        token
+                            .expires
+                            .map_or("never".to_owned(), |at| at.to_string()),
+                    ),
                 ]
             })
             .collect();

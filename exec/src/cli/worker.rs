@@ -84,7 +84,10 @@ impl WorkerCommand {
                 address: url.clone(),
                 kind: self.kind(),
                 database: self.database.clone(),
-                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                host: rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned(),
                 pid: std::process::id(),
                 secret,
             },
@@ -186,11 +189,27 @@ pub(super) fn figures(worker: &Worker) -> String {
     let mut registry = prometheus_client::registry::Registry::with_prefix("openduck_worker");
     let as_number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     for (name, help, value) in [
-        ("sessions", "Sessions that are there", as_number(figures.sessions)),
-        ("results", "Results that are there, read or not", as_number(figures.results)),
+        (
+            "sessions",
+            "Sessions that are there",
+            as_number(figures.sessions),
+        ),
+        (
+            "results",
+            "Results that are there, read or not",
+            as_number(figures.results),
+        ),
         ("running", "Statements that run", as_number(figures.running)),
-        ("instances", "DuckDB instances that are open", as_number(figures.instances)),
-        ("buffered_bytes", "Bytes of results that are not sent yet", as_number(figures.buffered_bytes)),
+        (
+            "instances",
+            "DuckDB instances that are open",
+            as_number(figures.instances),
+        ),
+        (
+            "buffered_bytes",
+            "Bytes of results that are not sent yet",
+            as_number(figures.buffered_bytes),
+        ),
         (
             "head_lsn",
             "The newest commit that it knows of",

@@ -47,6 +47,9 @@ impl Gateway {
         let entry = Arc::clone(guard.entry());
         let answering = async {
             if let Some(operation) = operations::recognise(&statement)? {
+                // A worker would ask the same of any other statement.
+                engine::admit::admit(&statement, &engine::admit::Policy::default())
+                    .map_err(engine_error)?;
                 return self.operate(&guard, &caller, operation, request).await;
             }
             check_name(&request.database)?;
@@ -201,10 +204,7 @@ impl Gateway {
     ) -> Result<ExecuteQueryResponse, Status> {
         let gone = || refused(Reason::Gone, "there is no such statement, or it is over");
         let text = request.query_id;
-        let handle = self
-            .keys
-            .open(&text, &caller.token)
-            .map_err(|_| gone())?;
+        let handle = self.keys.open(&text, &caller.token).map_err(|_| gone())?;
         let member = self.fleet.find(handle.worker).await.ok_or_else(|| {
             let why = "the worker that ran this statement is gone; begin anew";
             refused(Reason::Unavailable, why)
@@ -230,7 +230,8 @@ impl Gateway {
             }
             Err(status) => {
                 // A gap or a bad chunk fails its append, and not the statement.
-                let is_of_append = matches!(status.code(), Code::OutOfRange | Code::InvalidArgument);
+                let is_of_append =
+                    matches!(status.code(), Code::OutOfRange | Code::InvalidArgument);
                 if let Some(entry) = entry.filter(|_| !is_of_append) {
                     self.running.failed(&entry, &status);
                 }
@@ -300,7 +301,9 @@ async fn parse(sql: &str) -> Result<engine::Statement, Status> {
     let mut statements = parsed.map_err(engine_error)?.into_iter();
     match (statements.next(), statements.next()) {
         (Some(statement), None) => Ok(statement),
-        (None, _) => Err(Status::invalid_argument("there is no statement in the text")),
+        (None, _) => Err(Status::invalid_argument(
+            "there is no statement in the text",
+        )),
         _ => Err(Status::invalid_argument(
             "there are several statements in the text; send them one by one",
         )),

@@ -53,7 +53,10 @@ impl Fleet {
         named: Vec<Arc<Member>>,
         authority: Option<String>,
     ) -> Arc<Fleet> {
-        let members = named.into_iter().map(|member| (member.id, member)).collect();
+        let members = named
+            .into_iter()
+            .map(|member| (member.id, member))
+            .collect();
         Arc::new(Fleet {
             store,
             local,
@@ -191,7 +194,11 @@ impl Fleet {
 
     /// Reads the catalog, unless it was read within `age_max`.
     async fn read_catalog(&self, age_max: Duration) {
-        let is_young = || self.read.lock().is_some_and(|read| read.elapsed() < age_max);
+        let is_young = || {
+            self.read
+                .lock()
+                .is_some_and(|read| read.elapsed() < age_max)
+        };
         if is_young() {
             return;
         }
@@ -223,11 +230,19 @@ impl Fleet {
             }
             match self.announced(worker) {
                 Ok(member) => {
-                    tracing::debug!(worker = member.name(), address = member.address, "a worker was announced");
+                    tracing::debug!(
+                        worker = member.name(),
+                        address = member.address,
+                        "a worker was announced"
+                    );
                     members.insert(worker.id, member);
                     is_changed = true;
                 }
-                Err(error) => tracing::warn!(error, address = worker.address, "an announced worker can't be used"),
+                Err(error) => tracing::warn!(
+                    error,
+                    address = worker.address,
+                    "an announced worker can't be used"
+                ),
             }
         }
         drop(members);
@@ -237,14 +252,20 @@ impl Fleet {
     }
 
     fn announced(&self, worker: &layerd::catalog::service::Worker) -> Result<Arc<Member>, String> {
-        let secret: String = worker.secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret: String = worker
+            .secret
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let new = NewMember {
             id: worker.id,
             kind: worker.kind,
             database: Some(worker.database.to_string()),
             address: worker.address.clone(),
             origin: Origin::Announced,
-            credential: Credential::Secret(Secret::new(&secret).map_err(|error| error.to_string())?),
+            credential: Credential::Secret(
+                Secret::new(&secret).map_err(|error| error.to_string())?,
+            ),
         };
         Member::new(new, self.authority.as_deref()).map_err(|error| error.to_string())
     }

@@ -195,7 +195,10 @@ impl Local {
         databases.retain(|name, database| {
             let is_idle = database.used.lock().elapsed() > idle && !is_busy(name);
             if is_idle {
-                tracing::info!(database = name, "nobody used it for a while; its workers end");
+                tracing::info!(
+                    database = name,
+                    "nobody used it for a while; its workers end"
+                );
                 database.wanted.send_replace(Wanted::Stand);
             }
             !is_idle
@@ -298,8 +301,7 @@ impl Keeper {
         let mut live = started?;
         self.fleet.add(&live.member);
         // Other replicas of the gateway use it as well.
-        let announcing =
-            Announcement::new(Arc::clone(&self.local.store), live.worker.clone());
+        let announcing = Announcement::new(Arc::clone(&self.local.store), live.worker.clone());
         let ended = tokio::select! {
             ended = live.child.wait() => Err(match ended {
                 Ok(status) => format!("it ended by itself ({status})"),
@@ -325,7 +327,12 @@ impl Keeper {
         };
         let secret: [u8; 32] = std::array::from_fn(|_| random_u64().to_ne_bytes()[0]);
         let secret_text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let directory = config.store.home.join("exec").join(&self.database.name).join(kind);
+        let directory = config
+            .store
+            .home
+            .join("exec")
+            .join(&self.database.name)
+            .join(kind);
         std::fs::create_dir_all(&directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
         let orders = Orders {
@@ -374,7 +381,10 @@ impl Keeper {
                 address,
                 kind: self.kind,
                 database,
-                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                host: rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned(),
                 pid,
                 secret,
             },
@@ -432,7 +442,12 @@ async fn spawn(
     let said = match tokio::time::timeout(READY_TIMEOUT, talk).await {
         Ok(Ok(said)) => said,
         Ok(Err(error)) => return Err(format!("a worker could not be told what to be: {error}")),
-        Err(_) => return Err(format!("a worker was not ready after {} s", READY_TIMEOUT.as_secs())),
+        Err(_) => {
+            return Err(format!(
+                "a worker was not ready after {} s",
+                READY_TIMEOUT.as_secs()
+            ));
+        }
     };
     match serde_json::from_str(&said) {
         Ok(Readiness::Ready(address)) => Ok((child, stdin, address)),
@@ -443,12 +458,22 @@ async fn spawn(
 
 /// Asks a worker to end, and sees that it does.
 async fn end(live: &mut Live) {
-    if let Some(pid) = live.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+    if let Some(pid) = live
+        .child
+        .id()
+        .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()))
+    {
         // It may have ended a moment ago.
         let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    if tokio::time::timeout(END_TIMEOUT, live.child.wait()).await.is_err() {
-        tracing::warn!(worker = live.member.name(), "a worker does not end; it is killed");
+    if tokio::time::timeout(END_TIMEOUT, live.child.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            worker = live.member.name(),
+            "a worker does not end; it is killed"
+        );
         if let Err(error) = live.child.kill().await {
             tracing::error!(%error, "a worker can't be killed");
         }

@@ -216,7 +216,10 @@ mod tests {
         let begin = Instant::now();
         loop {
             let read = log.read().unwrap();
-            if read.last().is_some_and(|last| last.id == format!("{newest:016x}")) {
+            if read
+                .last()
+                .is_some_and(|last| last.id == format!("{newest:016x}"))
+            {
                 return read;
             }
             assert!(begin.elapsed() < Duration::from_secs(10), "{read:?}");

@@ -95,8 +95,18 @@ impl Metrics {
         );
         registry.register("result_rows", "Rows of results", self.rows.clone());
         registry.register("result_bytes", "Bytes of results", self.bytes.clone());
-        gauge(&mut registry, "statements_running", "Statements that run, or are being read", running);
-        gauge(&mut registry, "statements_waiting", "Statements in the queue", waiting);
+        gauge(
+            &mut registry,
+            "statements_running",
+            "Statements that run, or are being read",
+            running,
+        );
+        gauge(
+            &mut registry,
+            "statements_waiting",
+            "Statements in the queue",
+            waiting,
+        );
         gauge(
             &mut registry,
             "log_dropped",
@@ -141,8 +151,16 @@ fn of_members(registry: &mut Registry, members: &[Arc<Member>]) {
         }
     }
     registry.register("worker_up", "Whether the worker could be reached", up);
-    registry.register("worker_running", "Statements that the worker has to do", running);
-    registry.register("worker_lsn", "The newest state that the worker read or wrote", lsn);
+    registry.register(
+        "worker_running",
+        "Statements that the worker has to do",
+        running,
+    );
+    registry.register(
+        "worker_lsn",
+        "The newest state that the worker read or wrote",
+        lsn,
+    );
     registry.register(
         "reader_lag_commits",
         "Commits between the newest state that is known and the one that the reader read last",

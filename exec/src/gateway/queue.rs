@@ -187,9 +187,8 @@ impl State {
     }
 
     fn forget_if_empty(&mut self, name: &Arc<str>) {
-        let is_empty = |token: &Token| {
-            token.running == 0 && token.waiting.is_empty() && !token.has_turn
-        };
+        let is_empty =
+            |token: &Token| token.running == 0 && token.waiting.is_empty() && !token.has_turn;
         if self.tokens.get(name).is_some_and(is_empty) {
             self.tokens.remove(name);
         }

@@ -144,7 +144,11 @@ impl Running {
     #[must_use]
     pub fn shown(&self) -> Vec<Shown> {
         let entries = self.entries.lock();
-        let mut shown: Vec<Shown> = entries.by_number.values().map(|entry| entry.show()).collect();
+        let mut shown: Vec<Shown> = entries
+            .by_number
+            .values()
+            .map(|entry| entry.show())
+            .collect();
         shown.sort_by_key(|shown| (shown.began, shown.number));
         shown
     }

@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
 use proto::v1::{ExecuteQueryRequest, ExecuteQueryResponse, Reason, StreamResultsRequest};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::server::{NamedService, UnaryService};
-use tonic::Status;
 use tower::ServiceExt as _;
 
 use super::Gateway;
@@ -84,9 +84,8 @@ struct Execute(Arc<Gateway>);
 
 impl UnaryService<ExecuteQueryRequest> for Execute {
     type Response = ExecuteQueryResponse;
-    type Future = Pin<
-        Box<dyn Future<Output = Result<tonic::Response<ExecuteQueryResponse>, Status>> + Send>,
-    >;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<tonic::Response<ExecuteQueryResponse>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<ExecuteQueryRequest>) -> Self::Future {
         let gateway = Arc::clone(&self.0);

@@ -116,8 +116,10 @@ impl Drop for AbortOnDrop {
 
 async fn accept_all(listener: Listener, ready: mpsc::Sender<io::Result<Connection>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let acceptor = listener
-        .tls
+    // Kept as long as connections are taken: it goes on looking at its files.
+    let tls = listener.tls;
+    let acceptor = tls
+        .as_ref()
         .map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

@@ -80,11 +80,9 @@ pub async fn serve(
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "reflection is not served"),
     }
-    let router = routes.into_axum_router().merge(pages(
-        parts.ready,
-        parts.metrics,
-        end.clone(),
-    ));
+    let router = routes
+        .into_axum_router()
+        .merge(pages(parts.ready, parts.metrics, end.clone()));
     let wait = |mut end: tokio::sync::watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is the end as well.
         let _gone = end.wait_for(|ended| *ended).await;

@@ -140,10 +140,7 @@ fn stamps(files: &TlsFiles) -> [Option<SystemTime>; 2] {
     })
 }
 
-fn certificates(
-    path: &Path,
-    what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = || -> Result<Vec<_>, rustls::pki_types::pem::Error> {
         CertificateDer::pem_file_iter(path)?.collect()
     };

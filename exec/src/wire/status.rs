@@ -79,8 +79,12 @@ pub struct Raised {
 /// A status for what DuckDB raised.
 pub fn raised(error: Raised) -> Status {
     let code = code_of(&error.exception_type, &error.extra);
+    let reason = match code {
+        Code::PermissionDenied => Reason::NotAdmitted,
+        _ => Reason::Duckdb,
+    };
     let detail = ErrorDetail {
-        reason: Reason::Duckdb.into(),
+        reason: reason.into(),
         exception_type: error.exception_type,
         position: error.position,
         extra: error.extra,

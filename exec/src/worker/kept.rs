@@ -6,7 +6,7 @@
 //!
 //! A statement that was interrupted is forgotten: it was rolled back, so its repetition may run.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,7 @@ pub enum Known {
 /// A statement whose outcome others may wait for.
 #[derive(Debug)]
 pub struct Running {
+    is_told: bool,
     kept: Arc<Kept>,
     key: Key,
     outcome: watch::Sender<Outcome>,
@@ -89,7 +90,7 @@ impl Kept {
         request: &ExecuteQueryRequest,
     ) -> Result<Known, Status> {
         let key = (Arc::clone(owner), request.idempotency_key.clone());
-        let fingerprint = blake3::hash(&request.encode_to_vec());
+        let fingerprint = fingerprint(request);
         let mut table = self.table.lock();
         table.make_room(self.time_max, self.bytes_max);
         if let Some(entry) = table.entries.get(&key) {
@@ -109,6 +110,7 @@ impl Kept {
         table.entries.insert(key.clone(), entry);
         drop(table);
         let running = Running {
+            is_told: false,
             kept: Arc::clone(self),
             key,
             outcome: sender,
@@ -120,9 +122,21 @@ impl Kept {
     }
 }
 
+/// What two calls have in common that are one.
+fn fingerprint(request: &ExecuteQueryRequest) -> blake3::Hash {
+    let mut request = request.clone();
+    let options = request.options.get_or_insert_default();
+    // A map has no order of its own.
+    let settings: BTreeMap<_, _> = std::mem::take(&mut options.settings).into_iter().collect();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&request.encode_to_vec());
+    hasher.update(format!("{settings:?}").as_bytes());
+    hasher.finalize()
+}
+
 impl Running {
     /// Tells the outcome to all who wait, and keeps it.
-    pub fn tell(self, outcome: &Result<ExecuteQueryResponse, Status>) {
+    pub fn tell(mut self, outcome: &Result<ExecuteQueryResponse, Status>) {
         let is_undone = outcome.as_ref().is_err_and(|status| {
             matches!(
                 status.code(),
@@ -142,6 +156,7 @@ impl Running {
             Err(status) => status.message().len(),
         };
         self.outcome.send_replace(Some(outcome.clone()));
+        self.is_told = true;
         let mut table = self.kept.table.lock();
         table.bytes += bytes;
         table
@@ -152,11 +167,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut table = self.kept.table.lock();
-        let is_told = table.order.back().is_some_and(|(key, ..)| *key == self.key)
-            || table.order.iter().any(|(key, ..)| *key == self.key);
-        if !is_told {
-            table.entries.remove(&self.key);
+        if !self.is_told {
+            self.kept.table.lock().entries.remove(&self.key);
         }
     }
 }

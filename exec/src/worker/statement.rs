@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use engine::admit::{self, Policy};
-use engine::{Connection, Flow, InputGuard, Prepared, ResultKind, Running, StatementKind as Kind};
+use engine::{Connection, Flow, InputGuard, ResultKind, Running, Start, StatementKind as Kind};
 use proto::v1::{Operator, Reason, StatementKind, Summary};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
@@ -70,14 +70,6 @@ pub struct Text {
     pub is_key_old: bool,
 }
 
-/// What the statement turned out to be, once it is bound.
-struct Bound {
-    prepared: Prepared,
-    /// It may commit when it ends.
-    commits: bool,
-    is_read_only: bool,
-}
-
 impl Statement {
     /// Runs it to its end.
     pub fn run(mut self) {
@@ -103,8 +95,8 @@ impl Statement {
                     input.fail(status.message());
                 }
                 self.query.output.fail(status.clone());
+                // Who reads the result, or goes on with an input, is told; then it is forgotten.
                 self.query.answer(Err(status));
-                self.shared.queries.remove(&self.query);
             }
         }
         drop(self.permit);
@@ -171,16 +163,27 @@ impl Statement {
     ) -> Result<(Option<Answer>, Totals), Stopped> {
         let parsed = self.parse()?;
         let inputs = self.register_inputs(connection)?;
-        let bound = self.bind(connection, &parsed)?;
-        self.query.bound();
         if let Some(status) = self.query.output.failure() {
             return Err(Stopped(status));
         }
-        let committing = self.committing(&bound)?;
-        let executed = connection.execute(&bound.prepared, self.text.parameters.as_ref());
-        let mut running = executed.map_err(|error| self.failed(error))?;
-        let mut answer = self.answer(&bound, &running)?;
-        let has_rows = bound.prepared.kind == ResultKind::Rows;
+        // Whether it changes something is known for sure only when it was bound; nothing is committed
+        // before its end, but by COMMIT itself.
+        let may_change = !parsed.facts.is_plainly_read();
+        let mut committing = match may_change {
+            true => self.committing()?,
+            false => None,
+        };
+        let mut running = self.start(connection)?;
+        if !may_change && modifies(&running) {
+            committing = self.committing()?;
+        }
+        self.query.bound();
+        let is_commit = parsed.facts.transaction.is_some();
+        if !modifies(&running) && !is_commit {
+            committing = None;
+        }
+        let mut answer = self.answer(&mut running)?;
+        let has_rows = running.kind == ResultKind::Rows;
         if has_rows {
             answer.lsn = self.read_lsn(connection.in_transaction())?;
             answer.in_transaction = connection.in_transaction();
@@ -232,33 +235,20 @@ impl Statement {
         Ok(statement)
     }
 
-    /// Binds it, and judges what it turned out to do.
-    fn bind(
-        &self,
-        connection: &mut Connection,
-        parsed: &engine::Statement,
-    ) -> Result<Bound, Stopped> {
-        let prepared = connection.prepare(&self.text.sql);
-        let prepared = prepared.map_err(|error| self.failed(error))?;
-        if let Some(columns) = &prepared.columns {
-            check_width(columns.len())?;
-        }
-        let modified = &prepared.properties.modified_databases;
-        let modifies = modified.iter().any(|database| database != "temp");
-        if modifies {
-            if self.held_lsn().is_some() {
-                return Err(Stopped(self.shared.is_read_only_here()));
-            }
-            if let Some(status) = &self.text.read_only {
-                return Err(Stopped(status.clone()));
-            }
-        }
-        let transaction = parsed.facts.transaction.as_deref();
-        let is_commit = transaction.is_some_and(|word| word.eq_ignore_ascii_case("commit"));
-        Ok(Bound {
-            commits: self.held_lsn().is_none() && (modifies || is_commit),
-            is_read_only: !modifies && !is_commit,
-            prepared,
+    /// Binds it and begins to run it, unless it would change what may not be changed.
+    fn start(&self, connection: &mut Connection) -> Result<Running, Stopped> {
+        let refusal = match (self.held_lsn(), &self.text.read_only) {
+            (Some(_), _) => Some(self.shared.is_read_only_here()),
+            (None, refusal) => refusal.clone(),
+        };
+        let how = Start {
+            read_only: refusal.is_some(),
+            operators: self.text.placement,
+        };
+        let started = connection.start(&self.text.sql, self.text.parameters.as_ref(), how);
+        started.map_err(|error| match refusal {
+            Some(refusal) if error.needs_writer() => Stopped(refusal),
+            _ => self.failed(error),
         })
     }
 
@@ -268,8 +258,8 @@ impl Statement {
     }
 
     /// Gets ready for a commit, whose key is noted first.
-    fn committing(&self, bound: &Bound) -> Result<Option<Committing>, Stopped> {
-        if bound.is_read_only {
+    fn committing(&self) -> Result<Option<Committing>, Stopped> {
+        if self.held_lsn().is_some() || self.text.read_only.is_some() {
             return Ok(None);
         }
         if !self.text.key.is_empty() {
@@ -290,9 +280,7 @@ impl Statement {
                     ))
                 })?;
         }
-        Ok(bound
-            .commits
-            .then(|| self.shared.instances.head().committing()))
+        Ok(Some(self.shared.instances.head().committing()))
     }
 
     /// The LSN of a commit that was just made.
@@ -328,8 +316,8 @@ impl Statement {
         Ok(lsn)
     }
 
-    fn answer(&self, bound: &Bound, running: &Running) -> Result<Answer, Stopped> {
-        let is_nothing = bound.prepared.kind == ResultKind::Nothing;
+    fn answer(&self, running: &mut Running) -> Result<Answer, Stopped> {
+        let is_nothing = running.kind == ResultKind::Nothing;
         check_width(running.columns.len())?;
         let schema = match is_nothing {
             true => schema_message(&Schema::empty()),
@@ -337,11 +325,6 @@ impl Statement {
         };
         let schema = schema.map_err(|error| Stopped(Status::internal(error.to_string())))?;
         let columns = running.columns.iter().filter(|_| !is_nothing);
-        let operators = match self.text.placement {
-            true => bound.prepared.operators(),
-            false => Ok(Vec::new()),
-        };
-        let operators = operators.map_err(|error| self.failed(error))?;
         Ok(Answer {
             schema,
             columns: columns
@@ -350,13 +333,13 @@ impl Statement {
                     r#type: column.duckdb_type.clone(),
                 })
                 .collect(),
-            kind: match bound.prepared.kind {
+            kind: match running.kind {
                 ResultKind::Rows => StatementKind::Rows,
                 ResultKind::ChangedRows => StatementKind::ChangedRows,
                 ResultKind::Nothing => StatementKind::Nothing,
             },
             lsn: 0,
-            placement: operators
+            placement: std::mem::take(&mut running.operators)
                 .into_iter()
                 .map(|operator| Operator {
                     name: operator.name,
@@ -460,6 +443,12 @@ impl Statement {
     fn failed(&self, error: engine::EngineError) -> Stopped {
         Stopped(self.shared.raised(error))
     }
+}
+
+/// Whether it changes a database; a temporary one is the session's own.
+fn modifies(running: &Running) -> bool {
+    let modified = &running.properties.modified_databases;
+    modified.iter().any(|database| database != "temp")
 }
 
 /// A setting's value, as text. The name is one of a list.

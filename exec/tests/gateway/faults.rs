@@ -17,7 +17,10 @@ async fn a_killed_worker_fails_its_queries_and_the_next_one_works() {
         for number in 0..10 {
             client.ok(&format!("INSERT INTO t VALUES ({number})")).await;
         }
-        let answer = client.execute(request("FROM range(1000000000)")).await.unwrap();
+        let answer = client
+            .execute(request("FROM range(1000000000)"))
+            .await
+            .unwrap();
         let mut stream = client.open(&answer.query_id, 0).await.unwrap();
         stream.message().await.unwrap();
         let computing = tokio::spawn({
@@ -48,7 +51,11 @@ async fn a_killed_worker_fails_its_queries_and_the_next_one_works() {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         let expected = ((round + 1) * 10).to_string();
         assert_eq!(client.ok("SELECT count(*) FROM t").await.cell(), expected);
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begin.elapsed()
+        );
     }
 }
 
@@ -75,14 +82,22 @@ async fn a_client_that_goes_away_stops_its_query() {
     let client = server.client().await;
     client.ok("SELECT 1").await;
     let list = "SELECT count(*) FROM openduck_queries() WHERE sql LIKE '%10000000%' AND sql NOT LIKE '%openduck%'";
-    let answer = client.execute(request("FROM range(1000000000000)")).await.unwrap();
+    let answer = client
+        .execute(request("FROM range(1000000000000)"))
+        .await
+        .unwrap();
     let mut stream = client.open(&answer.query_id, 0).await.unwrap();
     stream.message().await.unwrap();
     assert_eq!(client.ok(list).await.cell(), "1");
     drop(stream);
     until("it is over", async || client.ok(list).await.cell() == "0").await;
-    let slow = "CREATE TABLE x AS SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b";
+    let slow =
+        "CREATE TABLE x AS SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b";
     let calling = client.sql(slow);
-    assert!(tokio::time::timeout(Duration::from_millis(500), calling).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), calling)
+            .await
+            .is_err()
+    );
     until("it is over", async || client.ok(list).await.cell() == "0").await;
 }

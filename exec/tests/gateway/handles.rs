@@ -16,7 +16,11 @@ async fn a_handle_is_of_no_use_to_others() {
         let mut forged = answer.query_id.clone().into_bytes();
         forged[20] ^= 1;
         let forged = String::from_utf8(forged).unwrap();
-        for (who, handle) in [(&other, &answer.query_id), (&client, &forged), (&client, &"x".repeat(5000))] {
+        for (who, handle) in [
+            (&other, &answer.query_id),
+            (&client, &forged),
+            (&client, &"x".repeat(5000)),
+        ] {
             let status = who.open(handle, 0).await.err().unwrap();
             let is_unknown = matches!(status.code(), Code::NotFound | Code::InvalidArgument);
             assert!(is_unknown, "{status}");
@@ -32,7 +36,9 @@ async fn any_replica_serves_any_stream_and_one_may_die() {
     let replica = || Server::start(&home, &["gateway", "--no-local-workers"]);
     let (second, third) = (replica(), replica());
     let client = second.client().await;
-    client.ok("CREATE TABLE t AS FROM range(1000000) AS r(i)").await;
+    client
+        .ok("CREATE TABLE t AS FROM range(1000000) AS r(i)")
+        .await;
     let answer = client.execute(request("FROM t")).await.unwrap();
     // The one that took the statement in is gone when its streams are read.
     second.kill();
@@ -41,9 +47,15 @@ async fn any_replica_serves_any_stream_and_one_may_die() {
     // A session goes on, too.
     let first = with_workers.client().await;
     first.answered(in_session("s", "BEGIN")).await.unwrap();
-    first.answered(in_session("s", "INSERT INTO t VALUES (-1)")).await.unwrap();
+    first
+        .answered(in_session("s", "INSERT INTO t VALUES (-1)"))
+        .await
+        .unwrap();
     let other = third.client().await;
-    let seen = other.answered(in_session("s", "SELECT min(i) FROM t")).await.unwrap();
+    let seen = other
+        .answered(in_session("s", "SELECT min(i) FROM t"))
+        .await
+        .unwrap();
     assert_eq!(seen.cell(), "-1");
 }
 
@@ -60,7 +72,9 @@ async fn workers_that_announced_themselves_are_used_and_replaced() {
     };
     let writer = start(&[]);
     let reader = start(&["--reader"]);
-    client.ok("CREATE TABLE t AS FROM range(1000) AS r(i)").await;
+    client
+        .ok("CREATE TABLE t AS FROM range(1000) AS r(i)")
+        .await;
     until("the reader is used", async || {
         let read = client.ok("SELECT count(*) FROM t").await;
         assert_eq!(read.cell(), "1000");

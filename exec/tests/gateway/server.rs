@@ -6,11 +6,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::{Array as _, RecordBatch, StringArray};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
+use arrow_schema::DataType;
 use exec::wire::input::InputDecoder;
 use proto::v1::execution_service_client::ExecutionServiceClient;
 use proto::v1::stream_results_response::Content;
-use proto::v1::{ExecuteQueryRequest, ExecuteQueryResponse, Options, StreamResultsRequest, Summary};
+use proto::v1::{ExecuteQueryRequest, ExecuteQueryResponse, StreamResultsRequest, Summary};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -23,7 +24,12 @@ pub struct Home(tempfile::TempDir);
 
 impl Home {
     pub fn new() -> Home {
-        Home(tempfile::Builder::new().prefix("openduck-gateway").tempdir().unwrap())
+        Home(
+            tempfile::Builder::new()
+                .prefix("openduck-gateway")
+                .tempdir()
+                .unwrap(),
+        )
     }
 
     pub fn path(&self) -> &Path {
@@ -34,7 +40,9 @@ impl Home {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_openduck"));
         command.env("OPENDUCK_HOME", self.path());
-        command.env_remove("OPENDUCK_TOKEN").env_remove("OPENDUCK_ENDPOINT");
+        command
+            .env_remove("OPENDUCK_TOKEN")
+            .env_remove("OPENDUCK_ENDPOINT");
         command.args(arguments);
         command
     }
@@ -56,8 +64,16 @@ impl Drop for Home {
     fn drop(&mut self) {
         // A mount that a killed worker left would keep the directory.
         let mounter = mounter();
-        for kind in std::fs::read_dir(self.path().join("exec")).into_iter().flatten().flatten() {
-            for worker in std::fs::read_dir(kind.path()).into_iter().flatten().flatten() {
+        for kind in std::fs::read_dir(self.path().join("exec"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            for worker in std::fs::read_dir(kind.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 let mount = worker.path().join("mount");
                 let _ended = Command::new(&mounter)
                     .env("OPENDUCK_HOME", self.path())
@@ -136,9 +152,9 @@ impl Server {
     pub fn children(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task", self.pid());
         let tasks = std::fs::read_dir(path).unwrap();
-        let children = tasks.flatten().map(|task| {
-            std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
-        });
+        let children = tasks
+            .flatten()
+            .map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
         let all: Vec<String> = children.collect();
         all.iter()
             .flat_map(|one| one.split_whitespace())
@@ -197,12 +213,16 @@ impl Answered {
             let columns: Vec<_> = batch
                 .columns()
                 .iter()
-                .map(|column| arrow_cast::cast(column, &arrow_schema::DataType::Utf8).unwrap())
+                .map(|column| arrow_cast::cast(&without_zone(column), &DataType::Utf8).unwrap())
                 .collect();
             for row in 0..batch.num_rows() {
-                let cell = |column: &arrow_array::ArrayRef| {
+                let cell = |column: &ArrayRef| {
                     let text = column.as_any().downcast_ref::<StringArray>().unwrap();
-                    let value = if text.is_null(row) { "NULL" } else { text.value(row) };
+                    let value = if text.is_null(row) {
+                        "NULL"
+                    } else {
+                        text.value(row)
+                    };
                     value.to_owned()
                 };
                 rows.push(columns.iter().map(cell).collect());
@@ -219,6 +239,16 @@ impl Answered {
     }
 }
 
+/// The column, with its times as they are in UTC.
+fn without_zone(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Timestamp(unit, Some(_)) => {
+            arrow_cast::cast(column, &DataType::Timestamp(*unit, None)).unwrap()
+        }
+        _ => Arc::clone(column),
+    }
+}
+
 pub fn request(sql: &str) -> ExecuteQueryRequest {
     ExecuteQueryRequest {
         database: "mydb".to_owned(),
@@ -232,14 +262,6 @@ pub fn in_session(session: &str, sql: &str) -> ExecuteQueryRequest {
         session_id: session.to_owned(),
         ..request(sql)
     }
-}
-
-/// Asks for one stream, and nothing inside the answer.
-pub fn one_stream() -> Option<Options> {
-    Some(Options {
-        max_streams: 1,
-        ..Options::default()
-    })
 }
 
 impl Client {
@@ -281,7 +303,12 @@ impl Client {
             stream,
             resume_after: 0,
         });
-        Ok(self.service.clone().stream_results(call).await?.into_inner())
+        Ok(self
+            .service
+            .clone()
+            .stream_results(call)
+            .await?
+            .into_inner())
     }
 
     pub async fn answered(&self, request: ExecuteQueryRequest) -> Result<Answered, Status> {

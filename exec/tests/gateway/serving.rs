@@ -9,18 +9,29 @@ async fn statements_go_through_and_results_come_back() {
     let home = Home::new();
     let server = Server::serve(&home, &[]);
     let client = server.client().await;
-    let made = client.ok("CREATE TABLE t AS SELECT range AS i, 'row ' || range AS s FROM range(100000)").await;
+    let made = client
+        .ok("CREATE TABLE t AS SELECT range AS i, 'row ' || range AS s FROM range(100000)")
+        .await;
     assert!(made.answer.lsn > 0);
-    let read = client.ok("SELECT count(*), sum(i), max(s) FROM t").await;
+    let read = client
+        .ok("SELECT count(*), sum(i)::BIGINT, max(s) FROM t")
+        .await;
     assert_eq!(read.rows(), [["100000", "4999950000", "row 99999"]]);
     let all = client.ok("FROM t ORDER BY i").await;
     assert_eq!(all.summary.total_rows, 100_000);
     let rows = all.rows();
-    assert_eq!((rows.len(), &rows[77_777][1]), (100_000, &"row 77777".to_owned()));
+    assert_eq!(
+        (rows.len(), &rows[77_777][1]),
+        (100_000, &"row 77777".to_owned())
+    );
     let wrong = client.refused("SELECT no_such_column FROM t").await;
     assert_eq!(wrong.code(), Code::InvalidArgument);
     assert!(wrong.message().contains("no_such_column"), "{wrong}");
-    for (nothing, why) in [("", "no statement"), ("SELECT 1; SELECT 2", "several"), ("SELEC", "syntax")] {
+    for (nothing, why) in [
+        ("", "no statement"),
+        ("SELECT 1; SELECT 2", "several"),
+        ("SELEC", "syntax"),
+    ] {
         let status = client.refused(nothing).await;
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(why), "{status}");
@@ -34,9 +45,8 @@ async fn a_session_is_a_transaction_with_one_worker() {
     let server = Server::serve(&home, &[]);
     let client = server.client().await;
     client.ok("CREATE TABLE t (i INT)").await;
-    let run = async |session: &str, sql: &str| {
-        client.answered(in_session(session, sql)).await.unwrap()
-    };
+    let run =
+        async |session: &str, sql: &str| client.answered(in_session(session, sql)).await.unwrap();
     run("one", "BEGIN").await;
     run("one", "INSERT INTO t VALUES (1), (2)").await;
     assert_eq!(run("one", "SELECT count(*) FROM t").await.cell(), "2");
@@ -51,8 +61,14 @@ async fn readers_read_and_the_writer_writes() {
     let server = Server::start(&home, &["gateway", "--readers", "1"]);
     let client = server.client().await;
     client.ok("CALL openduck_create('mydb')").await;
-    let made = client.ok("CREATE TABLE t AS FROM range(1000) AS r(i)").await;
-    assert!(made.summary.worker.starts_with("writer"), "{:?}", made.summary);
+    let made = client
+        .ok("CREATE TABLE t AS FROM range(1000) AS r(i)")
+        .await;
+    assert!(
+        made.summary.worker.starts_with("writer"),
+        "{:?}",
+        made.summary
+    );
     until("a reader takes reads", async || {
         let read = client.ok("SELECT count(*) FROM t").await;
         assert_eq!(read.cell(), "1000");
@@ -63,7 +79,11 @@ async fn readers_read_and_the_writer_writes() {
     client.ok("CREATE SEQUENCE numbers").await;
     let next = client.ok("SELECT nextval('numbers')").await;
     assert_eq!(next.cell(), "1");
-    assert!(next.summary.worker.starts_with("writer"), "{:?}", next.summary);
+    assert!(
+        next.summary.worker.starts_with("writer"),
+        "{:?}",
+        next.summary
+    );
     // What the client has just written, it reads.
     for number in 0..20 {
         let written = client.ok(&format!("INSERT INTO t VALUES ({number})")).await;
@@ -82,7 +102,13 @@ async fn a_database_that_is_not_there_is_not_made() {
     let client = server.client().await;
     let status = client.refused("SELECT 1").await;
     assert_eq!(status.code(), Code::NotFound, "{status}");
-    assert_eq!(client.ok("SELECT count(*) FROM openduck_databases()").await.cell(), "0");
+    assert_eq!(
+        client
+            .ok("SELECT count(*) FROM openduck_databases()")
+            .await
+            .cell(),
+        "0"
+    );
     client.ok("CALL openduck_create('mydb')").await;
     assert_eq!(client.ok("SELECT 1").await.cell(), "1");
 }
@@ -104,7 +130,15 @@ fn the_command_prints_rows_in_every_form() {
     let home = Home::new();
     let server = Server::serve(&home, &[]);
     let query = |arguments: &[&str]| {
-        let mut all = vec!["query", "--endpoint", &server.url, "-t", TOKEN, "-d", "mydb"];
+        let mut all = vec![
+            "query",
+            "--endpoint",
+            &server.url,
+            "-t",
+            TOKEN,
+            "-d",
+            "mydb",
+        ];
         all.extend(arguments);
         home.run(&all)
     };
@@ -125,10 +159,22 @@ fn the_command_prints_rows_in_every_form() {
     let stream = arrow_ipc::reader::StreamReader::try_new(std::fs::File::open(file).unwrap(), None);
     let rows: usize = stream.unwrap().map(|batch| batch.unwrap().num_rows()).sum();
     assert_eq!(rows, 1);
-    let failed = home.output(&["query", "--endpoint", &server.url, "-t", TOKEN, "-d", "mydb", "FROM nowhere"]);
+    let failed = home.output(&[
+        "query",
+        "--endpoint",
+        &server.url,
+        "-t",
+        TOKEN,
+        "-d",
+        "mydb",
+        "FROM nowhere",
+    ]);
     assert_eq!(failed.status.code(), Some(1));
     let said = String::from_utf8(failed.stderr).unwrap();
-    assert!(said.contains("nowhere") && said.trim_end().lines().count() == 1, "{said}");
+    assert!(
+        said.contains("nowhere") && said.trim_end().lines().count() == 1,
+        "{said}"
+    );
 }
 
 #[test]
@@ -139,7 +185,14 @@ fn on_its_own_host_the_command_needs_no_token() {
         command.env_remove("OPENDUCK_TOKEN");
         command
     });
-    let arguments = ["query", "SELECT 42 AS a", "-d", "mydb", "--endpoint", &server.url];
+    let arguments = [
+        "query",
+        "SELECT 42 AS a",
+        "-d",
+        "mydb",
+        "--endpoint",
+        &server.url,
+    ];
     assert_eq!(home.run(&arguments), "a\n42\n");
     let stranger = Home::new();
     let refused = stranger.output(&arguments);

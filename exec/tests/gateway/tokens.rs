@@ -49,7 +49,11 @@ async fn a_token_opens_its_databases_and_no_others() {
 async fn a_read_only_token_changes_nothing() {
     let home = Home::new();
     let server = Server::serve(&home, &[]);
-    server.client().await.ok("CREATE TABLE t AS SELECT 1 AS a").await;
+    server
+        .client()
+        .await
+        .ok("CREATE TABLE t AS SELECT 1 AS a")
+        .await;
     let (_, text) = make_token(&home, &["--read-only"]);
     let client = server.client_with(&text).await;
     assert_eq!(client.ok("FROM t").await.cell(), "1");
@@ -63,7 +67,10 @@ async fn a_read_only_token_changes_nothing() {
         "CALL openduck_clone('mydb', 'mine')",
     ] {
         let status = client.refused(change).await;
-        let is_refused = matches!(status.code(), Code::PermissionDenied | Code::InvalidArgument);
+        let is_refused = matches!(
+            status.code(),
+            Code::PermissionDenied | Code::InvalidArgument
+        );
         assert!(is_refused, "{change}: {status}");
     }
     assert_eq!(client.ok("FROM t").await.cell(), "1");
@@ -88,11 +95,20 @@ async fn a_token_that_was_revoked_or_has_expired_is_refused() {
         })
         .await;
         assert!(begin.elapsed() < Duration::from_secs(5));
-        assert_eq!(client.refused("SELECT 1").await.code(), Code::Unauthenticated);
+        assert_eq!(
+            client.refused("SELECT 1").await.code(),
+            Code::Unauthenticated
+        );
     }
     let listed = home.run(&["token", "list"]);
-    assert!(listed.contains("revoked") && listed.contains("expired"), "{listed}");
-    assert!(!listed.contains(&text) && !listed.contains("od_"), "{listed}");
+    assert!(
+        listed.contains("revoked") && listed.contains("expired"),
+        "{listed}"
+    );
+    assert!(
+        !listed.contains(&text) && !listed.contains("od_"),
+        "{listed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,11 +116,18 @@ async fn no_token_is_anywhere_to_be_seen() {
     let home = Home::new();
     let log = std::fs::File::create(home.path().join("log")).unwrap();
     let mut command = home.command(&["serve", "-d", "mydb", "--listen", "127.0.0.1:0"]);
-    command.args(["--token", TOKEN]).env("OPENDUCK_LOG", "trace,h2=info").stderr(log);
+    command
+        .args(["--token", TOKEN])
+        .env("OPENDUCK_LOG", "trace,h2=info")
+        .stderr(log);
     let server = Server::of(command);
     let client = server.client().await;
     client.ok("SELECT 1").await;
-    server.client_with("a-wrong-token-of-somebody").await.refused("SELECT 1").await;
+    server
+        .client_with("a-wrong-token-of-somebody")
+        .await
+        .refused("SELECT 1")
+        .await;
     let mut all = vec![server.pid()];
     all.extend(server.children());
     for pid in all {
@@ -118,7 +141,10 @@ async fn no_token_is_anywhere_to_be_seen() {
     assert!(server.end().success());
     let log = std::fs::read_to_string(home.path().join("log")).unwrap();
     assert!(log.len() > 1000, "{log}");
-    assert!(!log.contains(TOKEN) && !log.contains("a-wrong-token"), "{log}");
+    assert!(
+        !log.contains(TOKEN) && !log.contains("a-wrong-token"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -127,7 +153,10 @@ fn a_server_beyond_this_host_wants_tls_or_a_loud_word() {
     let refused = home.output(&["serve", "-d", "mydb", "--listen", "0.0.0.0:0"]);
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("--insecure") && said.contains("--tls-cert"), "{said}");
+    assert!(
+        said.contains("--insecure") && said.contains("--tls-cert"),
+        "{said}"
+    );
     let mut command = home.command(&["gateway", "--listen", "0.0.0.0:0", "--insecure"]);
     Server::of({
         command.env("OPENDUCK_TOKEN", TOKEN);

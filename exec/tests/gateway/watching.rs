@@ -4,14 +4,18 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rcgen::{CertifiedIssuer, CertificateParams, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::server::*;
 
 fn page(server: &Server, path: &str) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -35,13 +39,23 @@ async fn pages_and_health_are_on_the_same_port() {
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
-    let channel = Endpoint::from_shared(server.url.clone()).unwrap().connect().await.unwrap();
+    let channel = Endpoint::from_shared(server.url.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     let asked = tonic_health::pb::HealthCheckRequest {
         service: "openduck.v1.ExecutionService".to_owned(),
     };
     until("it serves", async || {
-        let status = health.clone().check(asked.clone()).await.unwrap().into_inner().status;
+        let status = health
+            .clone()
+            .check(asked.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .status;
         status == tonic_health::pb::health_check_response::ServingStatus::Serving as i32
     })
     .await;
@@ -89,7 +103,10 @@ async fn connect(
     authority: &Authority,
     own: Option<(String, String)>,
 ) -> Option<Client> {
-    let url = format!("https://localhost:{}", server.address().rsplit(':').next().unwrap());
+    let url = format!(
+        "https://localhost:{}",
+        server.address().rsplit(':').next().unwrap()
+    );
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
     if let Some((certificate, key)) = own {
         tls = tls.identity(Identity::from_pem(certificate, key));
@@ -114,11 +131,22 @@ async fn tls_keeps_strangers_out_and_takes_new_certificates() {
     let authority = file("clients.pem", &clients.pem());
     let server = Server::serve(
         &home,
-        &["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &authority],
+        &[
+            "--tls-cert",
+            &certificate,
+            "--tls-key",
+            &key,
+            "--tls-client-ca",
+            &authority,
+        ],
     );
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let client = connect(&server, &old, Some(clients.issue())).await.unwrap();
-    assert!(connect(&server, &new, Some(clients.issue())).await.is_none());
+    assert!(
+        connect(&server, &new, Some(clients.issue()))
+            .await
+            .is_none()
+    );
     assert!(connect(&server, &old, None).await.is_none());
     assert!(connect(&server, &old, Some(old.issue())).await.is_none());
 
@@ -126,13 +154,23 @@ async fn tls_keeps_strangers_out_and_takes_new_certificates() {
     // Half of it: the old pair stays in use.
     file("cert.pem", &new_certificate);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(connect(&server, &old, Some(clients.issue())).await.is_some());
+    assert!(
+        connect(&server, &old, Some(clients.issue()))
+            .await
+            .is_some()
+    );
     file("key.pem", &new_key);
     until("the new one is used", async || {
-        connect(&server, &new, Some(clients.issue())).await.is_some()
+        connect(&server, &new, Some(clients.issue()))
+            .await
+            .is_some()
     })
     .await;
-    assert!(connect(&server, &old, Some(clients.issue())).await.is_none());
+    assert!(
+        connect(&server, &old, Some(clients.issue()))
+            .await
+            .is_none()
+    );
     // Who was connected stays so.
     client.ok("SELECT 42").await;
 }

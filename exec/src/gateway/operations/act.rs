@@ -44,7 +44,9 @@ impl Gateway {
         match function {
             Function::Create => {
                 may_write(caller, &database)?;
-                let made = self.with_store(move |store| store.create(&database)).await?;
+                let made = self
+                    .with_store(move |store| store.create(&database))
+                    .await?;
                 of_database(&made.name, made.head.lsn())
             }
             Function::Snapshot => {
@@ -107,10 +109,12 @@ impl Gateway {
     }
 
     async fn cancel(&self, caller: &Caller, arguments: &Arguments) -> Result<RecordBatch, Status> {
-        let unknown = || Status::not_found("no such statement runs; FROM openduck_queries() lists them");
+        let unknown =
+            || Status::not_found("no such statement runs; FROM openduck_queries() lists them");
         let text_of_number = arguments.get("query_id").ok_or_else(unknown)?;
         let number = u64::from_str_radix(text_of_number, 16).map_err(|_| unknown())?;
-        let Cancelled { owner, result } = self.running.cancel(number, caller).ok_or_else(unknown)?;
+        let Cancelled { owner, result } =
+            self.running.cancel(number, caller).ok_or_else(unknown)?;
         if let Some((handle, member)) = result {
             // To open a stream and to drop it cancels the query, also where nobody reads it.
             let request = StreamResultsRequest {

@@ -92,7 +92,10 @@ impl Answered {
     }
 
     pub(super) fn rows(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
+        self.batches
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .sum()
     }
 
     /// The one stream.
@@ -151,7 +154,9 @@ impl Operations {
 
     /// Lets go of what nobody read.
     pub(in crate::gateway) fn sweep(&self) {
-        self.kept.lock().retain(|_, kept| kept.since.elapsed() < KEPT_FOR);
+        self.kept
+            .lock()
+            .retain(|_, kept| kept.since.elapsed() < KEPT_FOR);
     }
 
     pub(super) fn answer(
@@ -174,7 +179,8 @@ impl Operations {
         let inline_max = request
             .options
             .as_ref()
-            .map_or(0, |options| options.inline_bytes.min(4 << 20)) as usize;
+            .map_or(0, |options| options.inline_bytes.min(4 << 20))
+            as usize;
         let answer = ExecuteQueryResponse {
             query_id: keys.seal(&handle, &caller.token).map_err(unsealed)?,
             schema: schema_message(&answered.schema).map_err(encoded)?,
@@ -204,7 +210,10 @@ impl Operations {
     fn keep(&self, handle: Handle, caller: &Caller, responses: Vec<StreamResultsResponse>) {
         let new = Kept {
             token: Arc::clone(&caller.token),
-            bytes: responses.iter().map(StreamResultsResponse::encoded_len).sum(),
+            bytes: responses
+                .iter()
+                .map(StreamResultsResponse::encoded_len)
+                .sum(),
             responses: responses.into(),
             since: Instant::now(),
         };

@@ -54,13 +54,28 @@ pub(super) enum Function {
 /// All of them: the name, what it takes, and whether it changes something.
 const FUNCTIONS: &[(Function, &str, &str, bool)] = &[
     (Function::Databases, "openduck_databases", "", false),
-    (Function::Snapshots, "openduck_snapshots", "db := NULL", false),
+    (
+        Function::Snapshots,
+        "openduck_snapshots",
+        "db := NULL",
+        false,
+    ),
     (Function::Queries, "openduck_queries", "", false),
     (Function::Workers, "openduck_workers", "", false),
     (Function::Log, "openduck_log", "", false),
     (Function::Create, "openduck_create", "db", true),
-    (Function::Snapshot, "openduck_snapshot", "db, name := NULL", true),
-    (Function::Clone, "openduck_clone", "db, new_db, ref := 'latest'", true),
+    (
+        Function::Snapshot,
+        "openduck_snapshot",
+        "db, name := NULL",
+        true,
+    ),
+    (
+        Function::Clone,
+        "openduck_clone",
+        "db, new_db, ref := 'latest'",
+        true,
+    ),
     (Function::Restore, "openduck_restore", "db, ref", true),
     (Function::Cancel, "openduck_cancel", "query_id", true),
 ];
@@ -167,7 +182,9 @@ impl Gateway {
             }
         };
         guard.answered_here(answered.rows());
-        let answer = self.operations.answer(&self.keys, caller, &request, answered)?;
+        let answer = self
+            .operations
+            .answer(&self.keys, caller, &request, answered)?;
         // There is nothing to wait for: what is kept of it takes no place.
         Ok((answer, None))
     }
@@ -191,7 +208,9 @@ impl Gateway {
                     .map_err(engine_error)?;
                 let table = format!("CREATE TEMP TABLE \"{name} rows\" AS FROM rows_of_gateway");
                 connection.run(&table).map_err(engine_error)?;
-                connection.run(&function.definition()).map_err(engine_error)?;
+                connection
+                    .run(&function.definition())
+                    .map_err(engine_error)?;
             }
             query(&mut connection, &sql, parameters)
         })
@@ -208,7 +227,9 @@ impl Gateway {
         let (sql, parameters) = (request.sql.clone(), request.parameters.clone());
         blocking(move || {
             let mut connection = gateway.operations.connect()?;
-            connection.run(&function.definition()).map_err(engine_error)?;
+            connection
+                .run(&function.definition())
+                .map_err(engine_error)?;
             let answered = query(&mut connection, &sql, parameters)?;
             Arguments::of(&answered.batches)
         })
@@ -299,8 +320,12 @@ impl Arguments {
         };
         let mut all = Vec::new();
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            let text = arrow_cast::cast(column, &arrow_schema::DataType::Utf8).map_err(|_| wrong())?;
-            let text = text.as_any().downcast_ref::<StringArray>().ok_or_else(wrong)?;
+            let text =
+                arrow_cast::cast(column, &arrow_schema::DataType::Utf8).map_err(|_| wrong())?;
+            let text = text
+                .as_any()
+                .downcast_ref::<StringArray>()
+                .ok_or_else(wrong)?;
             let value = text.is_valid(0).then(|| text.value(0).to_owned());
             all.push((field.name().clone(), value));
         }
@@ -350,7 +375,9 @@ mod tests {
         ] {
             assert_eq!(recognised(other).unwrap(), None, "{other}");
         }
-        let shown = recognised("SELECT * FROM (FROM /**/ OpenDuck_Log()) JOIN openduck_workers() USING (a)");
+        let shown = recognised(
+            "SELECT * FROM (FROM /**/ OpenDuck_Log()) JOIN openduck_workers() USING (a)",
+        );
         let expected = Operation::Show(vec![Function::Log, Function::Workers]);
         assert_eq!(shown.unwrap(), Some(expected));
         let called = recognised("CALL openduck_snapshot('a', name := 'b')");

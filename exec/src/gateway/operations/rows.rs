@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow_array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
 use layerd::id::Timestamp;
 use layerd::store::StoreError;
 use tonic::Status;
@@ -55,7 +58,11 @@ pub(super) fn numbers(values: impl IntoIterator<Item = Option<u64>>) -> ArrayRef
 
 pub(super) fn times(values: impl IntoIterator<Item = Timestamp>) -> ArrayRef {
     let micros = values.into_iter().map(|time| Some(time.0 / 1000));
-    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+    Arc::new(
+        micros
+            .collect::<TimestampMicrosecondArray>()
+            .with_timezone("UTC"),
+    )
 }
 
 fn truths(values: impl IntoIterator<Item = bool>) -> ArrayRef {
@@ -70,7 +77,9 @@ fn durations_us(values: impl IntoIterator<Item = Option<u64>>) -> ArrayRef {
 }
 
 pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, Status> {
-    let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+    let columns = columns
+        .into_iter()
+        .map(|(name, column)| (name, column, true));
     RecordBatch::try_from_iter_with_nullable(columns)
         .map_err(|error| Status::internal(error.to_string()))
 }
@@ -100,8 +109,14 @@ impl Gateway {
             lease.is_ok_and(|lease| lease.is_some())
         });
         batch(vec![
-            ("name", text(all.iter().map(|one| Some(one.name.to_string())))),
-            ("head_lsn", numbers(all.iter().map(|one| Some(one.head.lsn().0)))),
+            (
+                "name",
+                text(all.iter().map(|one| Some(one.name.to_string()))),
+            ),
+            (
+                "head_lsn",
+                numbers(all.iter().map(|one| Some(one.head.lsn().0))),
+            ),
             ("head_time", times(all.iter().map(|one| one.head.time))),
             ("bytes", numbers(bytes)),
             ("created", times(all.iter().map(|one| one.created))),
@@ -116,14 +131,24 @@ impl Gateway {
         for database in catalog.databases().map_err(failed)? {
             if caller.databases.contain(database.name.as_str()) {
                 let snapshots = catalog.snapshots(database.id).map_err(failed)?;
-                all.extend(snapshots.into_iter().map(|one| (database.name.clone(), one)));
+                all.extend(
+                    snapshots
+                        .into_iter()
+                        .map(|one| (database.name.clone(), one)),
+                );
             }
         }
         let each = || all.iter().map(|(_, snapshot)| snapshot);
         batch(vec![
-            ("database", text(all.iter().map(|(name, _)| Some(name.to_string())))),
+            (
+                "database",
+                text(all.iter().map(|(name, _)| Some(name.to_string()))),
+            ),
             ("id", text(each().map(|one| Some(one.id.to_string())))),
-            ("name", text(each().map(|one| one.name.as_ref().map(ToString::to_string)))),
+            (
+                "name",
+                text(each().map(|one| one.name.as_ref().map(ToString::to_string))),
+            ),
             ("lsn", numbers(each().map(|one| Some(one.lsn.0)))),
             ("time", times(each().map(|one| one.time))),
             ("created", times(each().map(|one| one.created))),
@@ -133,12 +158,26 @@ impl Gateway {
     fn queries(&self, caller: &Caller) -> Result<RecordBatch, Status> {
         let mut all = self.running.shown();
         all.retain(|one| is_operator(caller) || one.token == caller.token);
-        let elapsed = all.iter().map(|one| u64::try_from(one.elapsed.as_micros()).ok());
+        let elapsed = all
+            .iter()
+            .map(|one| u64::try_from(one.elapsed.as_micros()).ok());
         batch(vec![
-            ("query_id", text(all.iter().map(|one| Some(format!("{:016x}", one.number))))),
-            ("database", text(all.iter().map(|one| Some(one.database.clone())))),
-            ("token", text(all.iter().map(|one| Some(one.token.to_string())))),
-            ("state", text(all.iter().map(|one| Some(one.state.to_owned())))),
+            (
+                "query_id",
+                text(all.iter().map(|one| Some(format!("{:016x}", one.number)))),
+            ),
+            (
+                "database",
+                text(all.iter().map(|one| Some(one.database.clone()))),
+            ),
+            (
+                "token",
+                text(all.iter().map(|one| Some(one.token.to_string()))),
+            ),
+            (
+                "state",
+                text(all.iter().map(|one| Some(one.state.to_owned()))),
+            ),
             ("began", times(all.iter().map(|one| one.began))),
             ("elapsed_us", durations_us(elapsed)),
             ("worker", text(all.iter().map(|one| one.worker.clone()))),
@@ -155,14 +194,18 @@ impl Gateway {
         });
         all.sort_by_key(|one| (one.database.clone(), one.name()));
         let kind = |name: String| name.split('-').next().map(str::to_owned);
-        let origin = |one: &crate::gateway::member::Member| format!("{:?}", one.origin).to_lowercase();
+        let origin =
+            |one: &crate::gateway::member::Member| format!("{:?}", one.origin).to_lowercase();
         batch(vec![
             ("name", text(all.iter().map(|one| Some(one.name())))),
             ("kind", text(all.iter().map(|one| kind(one.name())))),
             ("database", text(all.iter().map(|one| one.database.clone()))),
             ("origin", text(all.iter().map(|one| Some(origin(one))))),
             ("is_up", truths(all.iter().map(|one| one.is_up()))),
-            ("running", numbers(all.iter().map(|one| Some(one.running() as u64)))),
+            (
+                "running",
+                numbers(all.iter().map(|one| Some(one.running() as u64))),
+            ),
             ("lsn", numbers(all.iter().map(|one| Some(one.lsn())))),
         ])
     }
@@ -184,14 +227,26 @@ impl Gateway {
         batch(vec![
             ("query_id", text(all.iter().map(|one| Some(one.id.clone())))),
             ("began", times(all.iter().map(|one| one.began))),
-            ("database", text(all.iter().map(|one| Some(one.database.clone())))),
+            (
+                "database",
+                text(all.iter().map(|one| Some(one.database.clone()))),
+            ),
             ("token", text(all.iter().map(|one| Some(one.token.clone())))),
             ("sql", text(all.iter().map(|one| one.sql.clone()))),
             ("code", text(all.iter().map(|one| Some(code(&one.outcome))))),
             ("message", text(all.iter().map(|one| message(&one.outcome)))),
-            ("duration_us", durations_us(all.iter().map(|one| Some(one.duration_us)))),
-            ("queued_us", durations_us(all.iter().map(|one| Some(one.queued_us)))),
-            ("answered_us", durations_us(all.iter().map(|one| one.answered_us))),
+            (
+                "duration_us",
+                durations_us(all.iter().map(|one| Some(one.duration_us))),
+            ),
+            (
+                "queued_us",
+                durations_us(all.iter().map(|one| Some(one.queued_us))),
+            ),
+            (
+                "answered_us",
+                durations_us(all.iter().map(|one| one.answered_us)),
+            ),
             ("rows", numbers(all.iter().map(|one| one.rows))),
             ("bytes", numbers(all.iter().map(|one| Some(one.bytes)))),
             ("worker", text(all.iter().map(|one| one.worker.clone()))),
