@@ -202,7 +202,7 @@ async fn a_session_of_an_earlier_life_is_gone() {
 async fn settings_are_for_the_statement_alone() {
     let host = Host::new().await;
     let client = host.client().await;
-    let mut request = in_session("s", "SELECT current_setting('TimeZone')");
+    let mut request = in_session("s", "SELECT '2024-01-01 12:00:00+00'::TIMESTAMPTZ::VARCHAR");
     client
         .run(in_session("s", "SET TimeZone = 'Asia/Tokyo'"))
         .await
@@ -213,12 +213,12 @@ async fn settings_are_for_the_statement_alone() {
     });
     assert_eq!(
         client.run(request.clone()).await.unwrap().value(),
-        "Europe/Berlin"
+        "2024-01-01 13:00:00+01"
     );
     request.options = None;
     assert_eq!(
         client.run(request.clone()).await.unwrap().value(),
-        "Asia/Tokyo"
+        "2024-01-01 21:00:00+09"
     );
     request.options = Some(Options {
         settings: [("memory_limit".to_owned(), "1TB".to_owned())].into(),

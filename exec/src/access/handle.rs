@@ -10,7 +10,7 @@
 //! as good as a forged one. All that is needed to serve it stands in it, so replicas need not know each
 //! other, and one may die.
 //!
-//! Keys change every [`RENEW`]; one that signs no more is still believed for [`KEEP`], which is longer
+//! Keys change every `RENEW`; one that signs no more is still believed for `KEEP`, which is longer
 //! than any result is kept.
 
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 //! A token is `od_<id>_<secret>`: the id, which is no secret, finds its row; the secret is 256 random
 //! bits, of which the catalog holds the SHA-256 and nothing else. Hashes are compared in constant time.
 //!
-//! The catalog's tokens are read anew at most every [`FRESH`], so a revoked token is refused within
+//! The catalog's tokens are read anew at most every `FRESH`, so a revoked token is refused within
 //! that time; a token that is not known yet is looked for at once, but not more often than every
-//! [`RETRY`], whatever clients send. While the catalog can't be read, what was read last is believed for
-//! [`STALE_MAX`]: a short failure of the catalog stops nobody, and a long one does not make revoking
+//! `RETRY`, whatever clients send. While the catalog can't be read, what was read last is believed for
+//! `STALE_MAX`: a short failure of the catalog stops nobody, and a long one does not make revoking
 //! impossible.
 
 use std::collections::{BTreeSet, HashMap};

@@ -6,7 +6,7 @@
 //! gateway ended or was killed, the worker ends as well. It says on stdout that it is ready, and where.
 //!
 //! A worker that dies while its database is wanted is started anew at once; one that dies again and again,
-//! after waits that grow up to [`RESTART_WAIT_MAX`]. Of a database that nobody used for a while, all
+//! after waits that grow up to `RESTART_WAIT_MAX`. Of a database that nobody used for a while, all
 //! workers end.
 
 use std::collections::HashMap;
@@ -128,8 +128,10 @@ struct Database {
 enum Wanted {
     /// They should live.
     Run,
-    /// They should not live now, and not come back until they may.
-    Stand,
+    /// Nobody needs them now; they come back when somebody does.
+    Idle,
+    /// They must not live now.
+    Paused,
 }
 
 impl Local {
@@ -148,6 +150,13 @@ impl Local {
         let mut databases = self.databases.lock();
         if let Some(database) = databases.get(name) {
             *database.used.lock() = Instant::now();
+            database.wanted.send_if_modified(|wanted| {
+                let is_idle = *wanted == Wanted::Idle;
+                if is_idle {
+                    *wanted = Wanted::Run;
+                }
+                is_idle
+            });
             return;
         }
         let database = Arc::new(Database {
@@ -191,25 +200,23 @@ impl Local {
         let Some(idle) = self.config.idle else {
             return;
         };
-        let mut databases = self.databases.lock();
-        databases.retain(|name, database| {
+        for (name, database) in &*self.databases.lock() {
             let is_idle = database.used.lock().elapsed() > idle && !is_busy(name);
-            if is_idle {
+            if is_idle && *database.wanted.borrow() == Wanted::Run {
                 tracing::info!(
                     database = name,
                     "nobody used it for a while; its workers end"
                 );
-                database.wanted.send_replace(Wanted::Stand);
+                database.wanted.send_replace(Wanted::Idle);
             }
-            !is_idle
-        });
+        }
     }
 
     /// Ends the database's workers, in good order, and keeps them from coming back until what is returned
     /// is dropped.
     pub async fn pause(&self, name: &str) -> Option<Paused> {
         let database = self.databases.lock().get(name).cloned()?;
-        database.wanted.send_replace(Wanted::Stand);
+        database.wanted.send_replace(Wanted::Paused);
         let paused = Paused(Arc::clone(&database));
         let mut living = database.living.subscribe();
         // The sender lives as long as the database.
@@ -221,7 +228,7 @@ impl Local {
     pub async fn end_all(&self) {
         let all: Vec<_> = self.databases.lock().drain().map(|(_, all)| all).collect();
         for database in &all {
-            database.wanted.send_replace(Wanted::Stand);
+            database.wanted.send_replace(Wanted::Paused);
         }
         for database in &all {
             let mut living = database.living.subscribe();
@@ -262,7 +269,7 @@ impl Keeper {
         let mut wanted = self.database.wanted.subscribe();
         let mut wait = RESTART_WAIT_MIN;
         loop {
-            while *wanted.borrow_and_update() == Wanted::Stand {
+            while *wanted.borrow_and_update() != Wanted::Run {
                 // A database that was forgotten is not started again under this keeper.
                 if !self.is_current() || wanted.changed().await.is_err() {
                     return;
@@ -307,7 +314,7 @@ impl Keeper {
                 Ok(status) => format!("it ended by itself ({status})"),
                 Err(error) => error.to_string(),
             }),
-            _stand = wanted.wait_for(|wanted| *wanted == Wanted::Stand) => Ok(()),
+            _no_more = wanted.wait_for(|wanted| *wanted != Wanted::Run) => Ok(()),
             never = announcing.go_on() => match never {},
         };
         self.fleet.remove(live.member.id);

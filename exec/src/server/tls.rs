@@ -1,6 +1,6 @@
 //! TLS: the server's certificate, which may be replaced while it runs, and certificates of clients.
 //!
-//! The files are looked at every [`LOOK_EVERY`]; when one changed and all of them are good, new
+//! The files are looked at every `LOOK_EVERY`; when one changed and all of them are good, new
 //! connections get the new certificate. Where they are not good (a half-written file, a key that does not
 //! fit), the old ones stay, and the log says why.
 

@@ -35,6 +35,8 @@ pub struct Slot {
     pub connection: Option<Connection>,
     /// The instance that it is a connection of; closed after the connection.
     pub held: Option<Arc<Held>>,
+    /// The SET statements that its settings come from, by the settings' names in lower case.
+    pub settings: HashMap<String, String>,
     /// The LSN that the open transaction reads.
     pub transaction_lsn: Option<u64>,
 }

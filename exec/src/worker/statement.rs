@@ -11,7 +11,9 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use engine::admit::{self, Policy};
-use engine::{Connection, Flow, InputGuard, ResultKind, Running, Start, StatementKind as Kind};
+use engine::{
+    Connection, Flow, InputGuard, ResultKind, Running, SettingScope, Start, StatementKind as Kind,
+};
 use proto::v1::{Operator, Reason, StatementKind, Summary};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
@@ -142,12 +144,13 @@ impl Statement {
     ) -> Result<(Option<Answer>, Totals), Stopped> {
         self.query.set_running(Some(connection.watch()));
         self.taken.runs(&self.query);
-        let restored = self.set_settings(connection)?;
+        let set = self.set_settings(connection)?;
         let ended = self.execute_set(connection, queued);
-        for (name, value) in restored {
-            let back = match value {
-                Some(value) => connection.set_session(&name, &value),
-                None => connection.reset_session(&name),
+        for name in set {
+            // The session's own value comes back as it came the first time.
+            let back = match self.taken.settings.get(&name.to_lowercase()) {
+                Some(statement) => connection.run(statement).map(drop),
+                None => connection.reset_session(name),
             };
             if let Err(error) = back {
                 tracing::warn!("setting {name} back: {error}");
@@ -191,6 +194,7 @@ impl Statement {
         }
         self.drain(&mut running)?;
         drop((running, inputs));
+        self.note_settings(&parsed);
 
         let in_transaction = connection.in_transaction();
         let lsn = match committing {
@@ -412,12 +416,9 @@ impl Statement {
         inputs.collect()
     }
 
-    /// Sets the statement's own settings; returns what to set them back to.
-    fn set_settings(
-        &self,
-        connection: &mut Connection,
-    ) -> Result<Vec<(String, Option<String>)>, Stopped> {
-        let mut restored = Vec::new();
+    /// Sets the statement's own settings; returns their names.
+    fn set_settings(&self, connection: &mut Connection) -> Result<Vec<&'static str>, Stopped> {
+        let mut set = Vec::new();
         for (name, value) in &self.text.settings {
             let known = admit::SETTINGS
                 .iter()
@@ -428,16 +429,26 @@ impl Statement {
                     format!("the setting {name:?} can't be changed here"),
                 )));
             };
-            let before = match self.taken.is_session() {
-                true => current_setting(connection, known),
-                false => None,
-            };
             connection
                 .set_session(known, value)
                 .map_err(|error| self.failed(error))?;
-            restored.push(((*known).to_owned(), before));
+            set.push(*known);
         }
-        Ok(restored)
+        Ok(set)
+    }
+
+    /// Remembers which settings the statement changed, to set them back behind one that has its own.
+    fn note_settings(&mut self, parsed: &engine::Statement) {
+        for setting in &parsed.facts.settings {
+            if setting.scope == SettingScope::Variable {
+                continue;
+            }
+            let name = setting.name.to_lowercase();
+            match setting.reset {
+                true => self.taken.settings.remove(&name),
+                false => self.taken.settings.insert(name, parsed.sql.clone()),
+            };
+        }
     }
 
     fn failed(&self, error: engine::EngineError) -> Stopped {
@@ -449,16 +460,6 @@ impl Statement {
 fn modifies(running: &Running) -> bool {
     let modified = &running.properties.modified_databases;
     modified.iter().any(|database| database != "temp")
-}
-
-/// A setting's value, as text. The name is one of a list.
-fn current_setting(connection: &mut Connection, name: &str) -> Option<String> {
-    use arrow_array::Array as _;
-    let sql = format!("SELECT current_setting('{name}')::VARCHAR");
-    let rows = connection.run(&sql).ok()?;
-    let column = rows.first()?.column(0).clone();
-    let texts = column.as_any().downcast_ref::<arrow_array::StringArray>()?;
-    (texts.len() == 1 && texts.is_valid(0)).then(|| texts.value(0).to_owned())
 }
 
 fn check_width(columns: usize) -> Result<(), Stopped> {
