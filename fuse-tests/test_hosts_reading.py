@@ -292,7 +292,7 @@ def test_copy_moves_a_database_with_its_history(
         )
     taken = beta.mount("mydb", *REMOTE)
     duck.open(taken.file)
-    assert_nothing_lost(duck, stream.acked)
+    assert_nothing_lost(duck, stream)
     duck.quit()
     taken.umount()
     beta.verify("--deep")
