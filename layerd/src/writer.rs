@@ -142,7 +142,7 @@ impl Default for WriterOptions {
     }
 }
 
-/// How long a sync waits for a remote store that does not answer before it fails, and so does an
+/// A sync fails when nothing of it has come to the remote store for so long, and so does an
 /// unmount.
 const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The catalog's head moves at most this often.
@@ -741,8 +741,8 @@ impl Shared {
         let mut next = Instant::now() + LEASE_HEARTBEAT;
         while !publishing.ended {
             if self.wake.wait_until(&mut publishing, next).timed_out() {
-                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
-                next = Instant::now() + LEASE_HEARTBEAT;
+                let pause = MutexGuard::unlocked(&mut publishing, || self.lease.renew());
+                next = Instant::now() + pause;
             }
         }
     }
