@@ -54,7 +54,7 @@ def test_remote_durability_keeps_every_acknowledged_commit(
     found: dict[int, int] = {}
     machine = next_host()
     mount = machine.mount("mydb", *REMOTE)
-    for number in range(rounds(6)):
+    for number in range(rounds(4)):
         stream = Stream(
             clients,
             newest,
@@ -81,7 +81,7 @@ def test_local_durability_loses_the_lag_at_most(
     found: dict[int, int] = {}
     machine = next_host()
     mount = machine.mount("mydb", *local(f"{LAG_S:g}s"))
-    for number in range(rounds(6)):
+    for number in range(rounds(4)):
         stream = Stream(
             clients, newest, mount.file, "--streams", choose.choice((1, 4)), "--checkpoint-every", 7
         )

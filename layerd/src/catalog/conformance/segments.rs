@@ -541,9 +541,14 @@ pub(super) fn what_is_condemned_is_no_segment_for_so_long(harness: &dyn Harness)
     let next = a.active(4, Some(at(layer, 3)));
     let late = segment(0..9000, 4..=4);
     // A segment's object is none's, and garbage has its own time.
-    let asked = [keys(&sealed), keys(&old[..1]), keys(&[late.clone()])].concat();
+    let asked = [
+        keys(&sealed),
+        keys(&old[..1]),
+        keys(std::slice::from_ref(&late)),
+    ]
+    .concat();
     let condemned = catalog.condemn(&asked, GRACE).unwrap();
-    assert_eq!(condemned, keys(&[late.clone()]));
+    assert_eq!(condemned, keys(std::slice::from_ref(&late)));
     assert_conflict(publish(&a, next, 4, &late), "garbage");
     assert_eq!(a.layer(next).segments, []);
     harness.advance(SECOND);
