@@ -398,7 +398,7 @@ impl Store {
     pub fn list(self: &Arc<Self>) -> Result<Vec<Database>> {
         let databases = self.catalog.databases()?.into_iter();
         match self.remote() {
-            Some(_) => Ok(databases.map(|it| self.with_head_word(it)).collect()),
+            Some(_) => databases.map(|it| self.with_head_word(it)).collect(),
             None => databases.map(|it| self.settled(it)).collect(),
         }
     }
@@ -454,15 +454,15 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.with_head_word(database))
+        self.with_head_word(database)
     }
 
     /// The database with the head that this home's newest writer of it acknowledged, if that is
     /// newer.
-    fn with_head_word(&self, mut database: Database) -> Database {
+    fn with_head_word(&self, mut database: Database) -> Result<Database> {
         if let Some(word) = self.head_word(database.id)
-            && word.epoch == database.epoch
             && word.point.lsn > database.head.lsn()
+            && (word.epoch == database.epoch || self.is_waiting(&database, &word)?)
         {
             database.head = Head {
                 point: Some(word.point),
@@ -470,7 +470,18 @@ impl Store {
                 written_bytes: word.written_bytes,
             };
         }
-        database
+        Ok(database)
+    }
+
+    /// Whether what a head word tells of is still to be brought to the store by whoever writes
+    /// next: somebody had the lease since, and ended nothing.
+    fn is_waiting(&self, database: &Database, word: &HeadWord) -> Result<bool> {
+        if self.remote().is_none() || self.is_written(database)? {
+            return Ok(false);
+        }
+        let rows = self.catalog.layers(database.id)?;
+        let mut active = rows.iter().filter(|row| row.state == LayerState::Active);
+        Ok(active.any(|row| row.id == word.point.layer))
     }
 
     /// Whether the database has a writer that lives, or may.

@@ -169,7 +169,11 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Writer, StoreError> {
         let epoch = lease.epoch();
-        store.recover_layers(database.id, &lease)?;
+        if let Err(error) = store.recover_layers(database.id, &lease) {
+            // Whoever tries next need not wait for its end.
+            let _ = lease.release();
+            return Err(error);
+        }
         let database = store.catalog().database_by_id(database.id)?;
         let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
         let hold = Arc::new(Hold {

@@ -229,6 +229,42 @@ fn what_was_never_published_is_kept_as_a_clone() {
 }
 
 #[test]
+fn a_mount_that_failed_hides_nothing_that_was_acknowledged() {
+    let all = tempfile::tempdir().unwrap();
+    let a = host(all.path(), "a");
+    a.create(&name("db")).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, NEVER))
+        .unwrap();
+    let file = create(&writer);
+    writer.write(file, 0, b"on this host alone").unwrap();
+    let lsn = writer.sync().unwrap();
+    // As killed, and the store is away.
+    drop(writer);
+    let (bucket, away) = (all.path().join("bucket"), all.path().join("away"));
+    std::fs::rename(&bucket, &away).unwrap();
+    std::fs::write(&bucket, b"").unwrap();
+    let is_there = || {
+        assert_eq!(a.list().unwrap()[0].head.lsn(), lsn);
+        assert_eq!(read(&a, "db"), b"on this host alone");
+    };
+    is_there();
+    until("the lease runs out", || {
+        let failed = a.open_writer(&name("db"), WriterOptions::default()).err();
+        matches!(failed, Some(StoreError::Upload(_)))
+    });
+    is_there();
+    std::fs::remove_file(&bucket).unwrap();
+    std::fs::rename(&away, &bucket).unwrap();
+    let writer = a
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
+    assert_eq!(content(&writer.committed()), b"on this host alone");
+    writer.close().unwrap();
+    assert_eq!(read(&host(all.path(), "b"), "db"), b"on this host alone");
+}
+
+#[test]
 fn space_comes_back_from_the_store_too() {
     let all = tempfile::tempdir().unwrap();
     let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
