@@ -4,6 +4,7 @@
 //! living readers have pinned. The rest is noted as dead, and swept when it has been dead for the
 //! grace period; rows go first, in one transaction with the marking, files after. A kill in
 //! between leaves files without a row, and those are orphans: deleted once they are old enough.
+//! Objects without a row in a remote store have rules of their own (`orphans.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -22,15 +23,16 @@ use crate::store::{GcReport, Result, Store, io_error};
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 impl Store {
-    /// Deletes what nothing refers to and what has been so for `grace` (default 15 minutes).
+    /// Deletes what nothing refers to and what has been so for `grace` (default 15 minutes, and a
+    /// day for objects that never had a row).
     pub fn gc(self: &Arc<Self>, grace: Option<Duration>, dry_run: bool) -> Result<GcReport> {
+        let asked = grace;
         let grace = grace.unwrap_or(GRACE_DEFAULT);
         let locks = self.files().locks();
+        let before = self.catalog().inventory()?;
         if !dry_run {
             // Readers of this home that were killed pin nothing any more.
-            for pin in self
-                .catalog()
-                .inventory()?
+            for pin in before
                 .pins
                 .iter()
                 .filter(|pin| instance::is_dead(&locks, &pin.holder))
@@ -57,7 +59,12 @@ impl Store {
         if let Some(objects) = self.remote() {
             let of_swept = swept.iter().flat_map(|row| &row.segments);
             report.bytes_freed += of_swept.map(|segment| segment.bytes).sum::<u64>();
-            self.sweep_store(objects, grace, dry_run, &mut report)?;
+            if !dry_run {
+                self.sweep_garbage(objects, grace)?;
+                self.forget_cached()?;
+            }
+            let gone = self.gone(&before)?;
+            report.bytes_freed += self.sweep_objects(objects, asked, &gone, dry_run)?;
         }
         Ok(report)
     }
@@ -86,54 +93,41 @@ impl Store {
         Ok(freed)
     }
 
-    /// Deletes objects that were a segment's, and those that never became one's. The catalog is asked
-    /// last: an object is known from before its segment is published, or it is older than any upload
-    /// that may still be published.
-    fn sweep_store(
-        &self,
-        objects: &Objects,
-        grace: Duration,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<()> {
-        let garbage = self.catalog().garbage(grace)?;
-        if !dry_run {
-            for keys in garbage.chunks(FORGET_AT_ONCE) {
-                objects.delete(keys.iter().cloned())?;
-                self.catalog().forget_garbage(keys)?;
+    /// Removes what this home has cached of layers that have no row any more.
+    fn forget_cached(&self) -> Result<()> {
+        let Some(cache) = self.files().tier().and_then(|tier| tier.cache()) else {
+            return Ok(());
+        };
+        let failed = |error| io_error("clear the cache", error);
+        for layer in cache.layers().map_err(failed)? {
+            if !self.catalog().knows_layer(layer)? {
+                cache.forget(layer).map_err(failed)?;
             }
         }
-        let waiting: HashSet<String> = self
-            .catalog()
-            .garbage(Duration::ZERO)?
-            .into_iter()
-            .collect();
-        let deleted: HashSet<String> = garbage.into_iter().collect();
-        let age_min = grace.max(UPLOAD_MAX);
-        objects.list("", |object| -> Result<()> {
-            let age = object.modified.elapsed().unwrap_or_default();
-            // Another catalog may keep its objects in the same place.
-            let is_ours = match crate::send::database_of(&object.key) {
-                Some(id) if age >= age_min => match self.catalog().database_by_id(id) {
-                    Err(CatalogError::NoSuchDatabase(_)) => false,
-                    known => known.map(|_| true)?,
-                },
-                _ => false,
-            };
-            if !is_ours
-                || waiting.contains(&object.key)
-                || deleted.contains(&object.key)
-                || self.catalog().knows_object(&object.key)?
-            {
-                return Ok(());
+        Ok(())
+    }
+
+    /// The databases that had a row before, and have none any more.
+    fn gone(&self, before: &Inventory) -> Result<HashSet<DatabaseId>> {
+        let mut gone = HashSet::new();
+        for database in before.databases.iter().filter(|it| it.dropped.is_some()) {
+            match self.catalog().database_by_id(database.id) {
+                Err(CatalogError::NoSuchDatabase(_)) => {
+                    gone.insert(database.id);
+                }
+                known => drop(known?),
             }
-            report.bytes_freed += object.bytes;
-            if dry_run {
-                Ok(())
-            } else {
-                Ok(objects.delete([object.key])?)
-            }
-        })
+        }
+        Ok(gone)
+    }
+
+    /// Deletes the objects that were a segment's until their layers went, or were replaced.
+    fn sweep_garbage(&self, objects: &Objects, grace: Duration) -> Result<()> {
+        for keys in self.catalog().garbage(grace)?.chunks(FORGET_AT_ONCE) {
+            objects.delete(keys.iter().cloned())?;
+            self.catalog().forget_garbage(keys)?;
+        }
+        Ok(())
     }
 
     /// Whether an unsealed layer's file may hold commits that were acknowledged on this host and
@@ -226,9 +220,6 @@ impl Store {
 
 /// Rows that are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 100;
-/// An object that no row names is left alone for so long, whatever the grace period: a large import
-/// or compaction sends all of its objects before it writes their rows. Rather leak than lose.
-const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longer than it takes from making a file to locking it.
 const MAKING_MAX: Duration = Duration::from_millis(200);
 

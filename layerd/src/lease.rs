@@ -21,6 +21,9 @@ use crate::id::{DatabaseId, Epoch};
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// How often the holder renews it.
 pub const LEASE_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How soon it is tried again where the catalog did not answer: several short outages must not fall
+/// together with as many heartbeats.
+const LEASE_RETRY: Duration = Duration::from_millis(500);
 
 /// A lease that this process holds.
 pub struct HeldLease {
@@ -79,8 +82,8 @@ impl HeldLease {
         })))
     }
 
-    /// One heartbeat.
-    pub fn renew(&self) {
+    /// One heartbeat; returns how long to wait until the next.
+    pub fn renew(&self) -> Duration {
         let begin = boot_time_ms();
         match self
             .catalog
@@ -98,9 +101,11 @@ impl HeldLease {
             }
             Err(error @ CatalogError::Fenced { .. }) => self.lose(&error),
             Err(error) => {
-                tracing::warn!(%error, "the write lease could not be renewed; trying again")
+                tracing::warn!(%error, "the write lease could not be renewed; trying again");
+                return LEASE_RETRY;
             }
         }
+        LEASE_HEARTBEAT
     }
 
     /// Renews it, as often as it takes, while `work` goes on.
@@ -108,8 +113,9 @@ impl HeldLease {
         let (done, is_done) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                while is_done.recv_timeout(LEASE_HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-                    self.renew();
+                let mut pause = LEASE_HEARTBEAT;
+                while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    pause = self.renew();
                 }
             });
             let result = work();

@@ -41,6 +41,7 @@ mod maintain;
 mod names;
 mod new_image;
 mod new_layer;
+mod orphans;
 mod page_cache;
 mod pin;
 mod ranges;

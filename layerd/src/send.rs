@@ -12,7 +12,6 @@ use crate::id::DatabaseId;
 use crate::layer::Layer;
 use crate::load::open_error;
 use crate::record::Change;
-use crate::remote::key::SegmentKey;
 use crate::remote::layout::{Layout, image_end};
 use crate::remote::objects::Objects;
 use crate::remote::upload::{Range, UploadError, read_delta, read_image, upload};
@@ -203,10 +202,4 @@ fn note_payload(layout: &mut Layout, change: &Change) {
     {
         layout.add_payload(*payload_at, *length);
     }
-}
-
-/// The database of a segment's object; `None` for any other object: whatever else lies in a bucket
-/// is not ours.
-pub fn database_of(key: &str) -> Option<DatabaseId> {
-    key.parse().ok().map(|key: SegmentKey| key.database)
 }

@@ -5,8 +5,9 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::binding::{bind, identity};
@@ -236,6 +237,10 @@ const RETENTION_MAX: Duration = Duration::from_secs(250 * 365 * 24 * 3600);
 /// How often, and how long, a writer waits for its home's lock where nobody has the lease.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
+/// How long who only reads waits for a remote store that is to be brought what a killed writer left.
+const STORE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a store that did not answer is not asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(30);
 /// How long a writer that wants to take over waits for the holder to let go.
 const STEAL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -249,6 +254,8 @@ pub struct Store {
     objects: Objects,
     /// The store of layers, where that is not this directory.
     remote: Option<Objects>,
+    /// When that did not answer.
+    silent: Mutex<Option<Instant>>,
     instance: OnceLock<Instance>,
 }
 
@@ -315,6 +322,7 @@ impl Store {
             hashes,
             objects,
             remote,
+            silent: Mutex::default(),
             instance: OnceLock::new(),
         }))
     }
@@ -385,13 +393,14 @@ impl Store {
             .create_database(name, RETENTION_DEFAULT.as_secs(), None)?)
     }
 
-    /// All databases, each with its newest acknowledged head.
+    /// All databases, each with its newest acknowledged head. Where the store is a remote one, what
+    /// a killed writer left here is not brought there for it: that may take long.
     pub fn list(self: &Arc<Self>) -> Result<Vec<Database>> {
-        self.catalog
-            .databases()?
-            .into_iter()
-            .map(|database| self.settled(database))
-            .collect()
+        let databases = self.catalog.databases()?.into_iter();
+        match self.remote() {
+            Some(_) => databases.map(|it| self.with_head_word(it)).collect(),
+            None => databases.map(|it| self.settled(it)).collect(),
+        }
     }
 
     /// A database with its newest acknowledged head (a crashed writer's commits included).
@@ -403,14 +412,6 @@ impl Store {
     /// word of a living one.
     pub(crate) fn settled(self: &Arc<Self>, database: Database) -> Result<Database> {
         let mut database = database;
-        if self.remote().is_some() {
-            match self.keep_lost(database.id) {
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, "lost commits could not be kept as a clone yet")
-                }
-            }
-        }
         // What another host's writer left is for the next writer to end, not for a reader.
         let is_ours =
             |row: &LayerRow| self.remote().is_none() || self.files.active(row.id).exists();
@@ -419,7 +420,19 @@ impl Store {
             .layers(database.id)?
             .iter()
             .any(|row| row.state == LayerState::Active && is_ours(row));
-        if active {
+        let dead = active && !self.is_written(&database)?;
+        let lost = self.has_lost(&database)?;
+        // What is here can't be brought to a store that is away; what is here can be read.
+        let may_bring = (dead || lost) && self.store_answers();
+        if lost && may_bring {
+            match self.keep_lost(database.id) {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "lost commits could not be kept as a clone yet")
+                }
+            }
+        }
+        if dead && may_bring {
             match self.recover_dead(&database) {
                 Ok(()) => database = self.catalog.database_by_id(database.id)?,
                 // A home that can't be written can still be read up to the last published head;
@@ -430,7 +443,7 @@ impl Store {
                 Err(
                     StoreError::Catalog(CatalogError::LeaseHeld { .. }) | StoreError::Paused(_),
                 ) => {}
-                // A store that is away can't be brought what is here; what it has can be read.
+                // It answered, and then it did not.
                 Err(error @ (StoreError::Upload(_) | StoreError::Objects(_))) => {
                     tracing::warn!(%error, "recovery waits for the store")
                 }
@@ -441,9 +454,15 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
+        self.with_head_word(database)
+    }
+
+    /// The database with the head that this home's newest writer of it acknowledged, if that is
+    /// newer.
+    fn with_head_word(&self, mut database: Database) -> Result<Database> {
         if let Some(word) = self.head_word(database.id)
-            && word.epoch == database.epoch
             && word.point.lsn > database.head.lsn()
+            && (word.epoch == database.epoch || self.is_waiting(&database, &word)?)
         {
             database.head = Head {
                 point: Some(word.point),
@@ -452,6 +471,41 @@ impl Store {
             };
         }
         Ok(database)
+    }
+
+    /// Whether what a head word tells of is still to be brought to the store by whoever writes
+    /// next: somebody had the lease since, and ended nothing.
+    fn is_waiting(&self, database: &Database, word: &HeadWord) -> Result<bool> {
+        if self.remote().is_none() || self.is_written(database)? {
+            return Ok(false);
+        }
+        let rows = self.catalog.layers(database.id)?;
+        let mut active = rows.iter().filter(|row| row.state == LayerState::Active);
+        Ok(active.any(|row| row.id == word.point.layer))
+    }
+
+    /// Whether the database has a writer that lives, or may.
+    fn is_written(&self, database: &Database) -> Result<bool> {
+        let locks = self.files.locks();
+        let lease = self.catalog.lease(database.id)?;
+        Ok(lease.is_some_and(|lease| !instance::is_dead(&locks, &lease.holder)))
+    }
+
+    /// Whether the store of layers can be brought something. One that was silent is left alone for
+    /// a while.
+    fn store_answers(&self) -> bool {
+        let Some(objects) = self.remote() else {
+            return true;
+        };
+        let mut silent = self.silent.lock();
+        if silent.is_some_and(|since| since.elapsed() < STORE_PAUSE) {
+            return false;
+        }
+        let answer = objects.answers(STORE_TIME_MAX);
+        *silent = answer.is_err().then(Instant::now);
+        answer
+            .inspect_err(|error| tracing::warn!(%error, "recovery waits for the store"))
+            .is_ok()
     }
 
     pub(crate) fn head_word(&self, database: DatabaseId) -> Option<HeadWord> {
@@ -623,11 +677,11 @@ impl Store {
         options: WriterOptions,
     ) -> Result<Writer> {
         let database = self.catalog.database(name)?;
-        let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
+        let deadline = Instant::now() + STEAL_TIMEOUT;
         let lease = loop {
             match self.acquire(&database) {
                 Err(error) if options.steal && error.is_held() => {
-                    if std::time::Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         // Nobody answers. If the lease ran out, what the holder still writes is
                         // fenced; if not, this says who holds it.
                         break self.acquire_with(&database, None)?;

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::{
     Base, CatalogError, CommitRange, Database, Head, LayerRow, LayerState, Rotation, StatePoint,
@@ -27,6 +28,9 @@ use crate::recover::{Recovered, acknowledged, recover};
 use crate::scan::{LogScan, open_layer, read_header};
 use crate::send::{LogRange, send_log};
 use crate::store::{Result, Store, StoreError};
+
+/// How long a writer that begins waits for a store that does not answer.
+const STORE_TIME_MAX: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Ends every layer that an earlier writer left active. The caller holds the lease.
@@ -81,6 +85,7 @@ impl Store {
         let (Some(objects), Some(_)) = (self.remote(), recovered.head) else {
             return Ok(());
         };
+        let objects = objects.within(STORE_TIME_MAX);
         let file = self
             .files()
             .disk()
@@ -92,7 +97,7 @@ impl Store {
         while from < end {
             lease.check()?;
             let log = LogRange { from, end, commits };
-            let segment = send_log(objects, row.database, &layer, &log)?;
+            let segment = send_log(&objects, row.database, &layer, &log)?;
             self.catalog()
                 .add_segment(row.database, lease.epoch(), row.id, &segment)?;
             from = segment.end;
@@ -170,6 +175,11 @@ impl Store {
             }
         }
         Ok(clones)
+    }
+
+    /// Whether [`Store::keep_lost`] has something to keep, or may have.
+    pub(crate) fn has_lost(&self, database: &Database) -> Result<bool> {
+        Ok(self.remote().is_some() && !self.lost_layers(database)?.is_empty())
     }
 
     /// Unsealed layer files of the database that hold more than the catalog knows of, and whose

@@ -142,7 +142,7 @@ impl Default for WriterOptions {
     }
 }
 
-/// How long a sync waits for a remote store that does not answer before it fails, and so does an
+/// A sync fails when nothing of it has come to the remote store for so long, and so does an
 /// unmount.
 const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The catalog's head moves at most this often.
@@ -169,7 +169,11 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Writer, StoreError> {
         let epoch = lease.epoch();
-        store.recover_layers(database.id, &lease)?;
+        if let Err(error) = store.recover_layers(database.id, &lease) {
+            // Whoever tries next need not wait for its end.
+            let _ = lease.release();
+            return Err(error);
+        }
         let database = store.catalog().database_by_id(database.id)?;
         let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
         let hold = Arc::new(Hold {
@@ -741,8 +745,8 @@ impl Shared {
         let mut next = Instant::now() + LEASE_HEARTBEAT;
         while !publishing.ended {
             if self.wake.wait_until(&mut publishing, next).timed_out() {
-                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
-                next = Instant::now() + LEASE_HEARTBEAT;
+                let pause = MutexGuard::unlocked(&mut publishing, || self.lease.renew());
+                next = Instant::now() + pause;
             }
         }
     }

@@ -43,6 +43,7 @@ packages_of() {
     fi
     if [[ $1 == "$PYTEST_DUCKDB_VERSION" ]]; then
         echo "pytest==$PYTEST_VERSION"
+        echo "pytest-xdist==$PYTEST_XDIST_VERSION"
         echo "boto3==$BOTO3_VERSION"
     fi
 }

@@ -711,6 +711,12 @@ pub trait Catalog: Send + Sync {
     /// them from the store, then [`Catalog::forget_garbage`].
     fn garbage(&self, older_than: Duration) -> Result<Vec<String>>;
 
+    /// Condemns orphans: those of the objects that no segment names, and that are not garbage, can
+    /// not become a segment for `remembered` from now on, and may be deleted from the store. They
+    /// are returned, with those that were condemned before. Then they are garbage, to be forgotten.
+    /// Durable.
+    fn condemn(&self, keys: &[String], remembered: Duration) -> Result<Vec<String>>;
+
     /// Notes that these objects are deleted; those that are no garbage are passed over. Not
     /// durable: to delete an object again does no harm.
     fn forget_garbage(&self, keys: &[String]) -> Result<()>;

@@ -108,6 +108,11 @@ impl Cache {
         Ok(file)
     }
 
+    /// The layers of which something is cached.
+    pub fn layers(&self) -> io::Result<Vec<LayerId>> {
+        evict::layers(&self.directory)
+    }
+
     /// Removes what is cached of a layer that does not exist any more, unless somebody has it open.
     pub fn forget(&self, layer: LayerId) -> io::Result<()> {
         match OpenOptions::new().write(true).open(self.data_path(layer)) {

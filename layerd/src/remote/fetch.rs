@@ -24,7 +24,7 @@ use super::cache::CacheFile;
 use super::frame::FrameDecoder;
 use super::parts::{Part, Parts};
 use super::runtime::{bounded, runtime};
-use super::segment::{Frame, FrameKind, SegmentError, TRAILER_LENGTH, Table};
+use super::segment::{Frame, FrameKind, PAGE, SegmentError, TRAILER_LENGTH, Table};
 use super::tier::Tier;
 use crate::catalog::Segment;
 use crate::id::LayerId;
@@ -282,9 +282,23 @@ impl RemoteLayer {
     /// Fetches the tables of its segments, and with them the frames that stand beside them:
     /// of the first and the last, or of all.
     pub(super) async fn open(self: Arc<Self>, all: bool) -> Result<(), FetchError> {
-        let parts = self.parts.read().to_open(all);
+        let mut parts = self.parts.read().to_open(all);
+        parts.retain(|part| all || !self.has_ends(part));
         try_join_all(parts.iter().map(|part| self.table(part))).await?;
         Ok(())
+    }
+
+    /// Whether the cache has the layer's first and its last page, as far as the segment has them: so
+    /// what opening the layer reads was fetched before, and the store need not be there.
+    fn has_ends(&self, part: &Part) -> bool {
+        let end = part.segment.end;
+        let is_last = end == self.parts.read().end();
+        let has = |begin: u64| {
+            let cached = self.cached.as_ref();
+            cached.is_some_and(|cached| cached.is_present(begin, begin + PAGE))
+        };
+        (part.segment.begin > 0 || has(0))
+            && (!is_last || part.whole_end() == end && has(end.saturating_sub(PAGE)))
     }
 
     /// The pieces of a range, frame by frame.

@@ -44,11 +44,19 @@ pub fn runtime() -> io::Result<&'static Handle> {
 pub async fn bounded<T>(
     call: impl Future<Output = Result<T, object_store::Error>>,
 ) -> Result<T, object_store::Error> {
-    match tokio::time::timeout(CALL_MAX, call).await {
+    bounded_by(CALL_MAX, call).await
+}
+
+/// Waits for a call to the store, at most for `time`.
+pub async fn bounded_by<T>(
+    time: Duration,
+    call: impl Future<Output = Result<T, object_store::Error>>,
+) -> Result<T, object_store::Error> {
+    match tokio::time::timeout(time, call).await {
         Ok(result) => result,
         Err(_) => Err(object_store::Error::Generic {
             store: "remote",
-            source: format!("no answer within {} s", CALL_MAX.as_secs()).into(),
+            source: format!("no answer within {:.0} s", time.as_secs_f64()).into(),
         }),
     }
 }

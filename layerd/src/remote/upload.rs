@@ -6,9 +6,11 @@
 //! length; only then may the caller put the segment into the catalog.
 //!
 //! One attempt is made here (each request in it is retried by the store's client). Whether and
-//! when to try again is left to the caller.
+//! when to try again is left to the caller. It fails once nothing of it has arrived for as long as
+//! the store's user is patient: one time for a small object, one for each part of a large one.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use object_store::path::Path as Key;
@@ -21,7 +23,7 @@ use super::encode::{Encoder, ReadLayer};
 use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
-use super::runtime::{bounded, runtime};
+use super::runtime::{bounded, bounded_by, runtime};
 use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
@@ -103,15 +105,19 @@ pub fn upload(
     if !encoder.is_done() {
         parts.push(encoder.next_part(read).map_err(unread)?);
     }
+    let patience = objects.patience();
+    let mut since = Instant::now();
     if encoder.is_done() {
         let payload: PutPayload = parts.into_iter().map(Bytes::from).collect();
         runtime
-            .block_on(bounded(objects.store().put(&path, payload)))
+            .block_on(bounded_by(patience, objects.store().put(&path, payload)))
             .map_err(|error| failed(error.into()))?;
     } else {
         let _permit = runtime.block_on(LARGE.acquire());
-        let begun = runtime.block_on(bounded(objects.store().put_multipart(&path)));
+        let begun = objects.store().put_multipart(&path);
+        let begun = runtime.block_on(bounded_by(patience, begun));
         let mut sender = Sender {
+            objects,
             runtime,
             upload: begun.map_err(|error| failed(error.into()))?,
             tasks: JoinSet::new(),
@@ -121,6 +127,7 @@ pub fn upload(
             sender.abort();
             return Err(error);
         }
+        since = Instant::now();
     }
     let (bytes, tail, table) = encoder.finish();
     let segment = Segment {
@@ -131,8 +138,12 @@ pub fn upload(
         tail,
         commits: range.commits,
     };
+    let left = patience.saturating_sub(since.elapsed());
     let stored = runtime
-        .block_on(read_back(objects, &path, &segment, &table))
+        .block_on(bounded_by(
+            left,
+            read_back(objects, &path, &segment, &table),
+        ))
         .map_err(|error| failed(error.into()))?;
     match stored {
         Ok(()) => Ok(segment),
@@ -155,26 +166,24 @@ async fn read_back(
         range: Some(GetRange::Bounded(segment.bytes - length..segment.bytes)),
         ..GetOptions::default()
     };
-    bounded(async {
-        let got = objects.store().get_opts(path, options).await?;
-        if got.meta.size != segment.bytes {
-            return Ok(Err(SegmentError::Other));
+    let got = objects.store().get_opts(path, options).await?;
+    if got.meta.size != segment.bytes {
+        return Ok(Err(SegmentError::Other));
+    }
+    let bytes = got.bytes().await?;
+    let found = Table::decode(table.layer, table.begin, table.end, segment.bytes, &bytes);
+    Ok(found.and_then(|found| {
+        if found == *table {
+            Ok(())
+        } else {
+            Err(SegmentError::Other)
         }
-        let bytes = got.bytes().await?;
-        let found = Table::decode(table.layer, table.begin, table.end, segment.bytes, &bytes);
-        Ok(found.and_then(|found| {
-            if found == *table {
-                Ok(())
-            } else {
-                Err(SegmentError::Other)
-            }
-        }))
-    })
-    .await
+    }))
 }
 
 /// An upload of several parts.
 struct Sender<'a> {
+    objects: &'a Objects,
     runtime: &'a Handle,
     upload: Box<dyn MultipartUpload>,
     tasks: JoinSet<Result<(), object_store::Error>>,
@@ -203,7 +212,7 @@ impl Sender<'_> {
         }
         self.wait(0).map_err(failed)?;
         self.runtime
-            .block_on(bounded(self.upload.complete()))
+            .block_on(bounded_by(self.objects.patience(), self.upload.complete()))
             .map_err(failed)?;
         Ok(())
     }
@@ -211,7 +220,8 @@ impl Sender<'_> {
     fn send(&mut self, part: Vec<u8>) -> Result<(), object_store::Error> {
         self.wait(PARTS_IN_FLIGHT - 1)?;
         let sending = self.upload.put_part(part.into());
-        self.tasks.spawn_on(bounded(sending), self.runtime);
+        let sending = bounded_by(self.objects.patience(), sending);
+        self.tasks.spawn_on(sending, self.runtime);
         Ok(())
     }
 
@@ -219,7 +229,10 @@ impl Sender<'_> {
     fn wait(&mut self, parts: usize) -> Result<(), object_store::Error> {
         while self.tasks.len() > parts {
             match self.runtime.block_on(self.tasks.join_next()) {
-                Some(Ok(result)) => result?,
+                Some(Ok(result)) => {
+                    result?;
+                    self.objects.note_arrival();
+                }
                 Some(Err(error)) => {
                     return Err(object_store::Error::Generic {
                         store: "remote",
