@@ -84,10 +84,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # Each of the processes that run the tests has a session of its own.
         return
     # Below /tmp and readable by all, for the tests that change users; its name is in every command line.
-    root = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=os.environ.get("OPENDUCK_TEST_TMP"))).resolve()
+    root = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=sessions_directory())).resolve()
     root.chmod(0o755)
     leftovers.claim(root)
-    for killed in leftovers.killed_sessions(root.parent):
+    for killed in leftovers.killed_sessions(sessions_directory()):
         sweep(killed)
     config.stash[SESSION] = root
     # Inherited by all that the tests start, so that leftovers are found whatever their command line.
@@ -108,6 +108,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     root = config.stash.get(SESSION, None)
     if root is not None:
         sweep(root)
+    elif not config.option.collectonly and gives_tests_away(config):
+        # Those that were interrupted while they ran tests.
+        for killed in leftovers.killed_sessions(sessions_directory()):
+            sweep(killed)
+
+
+def sessions_directory() -> Path:
+    """Where the directories of sessions lie."""
+    return Path(os.environ.get("OPENDUCK_TEST_TMP") or tempfile.gettempdir()).resolve()
 
 
 def sweep(root: Path) -> None:

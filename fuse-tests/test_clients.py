@@ -59,7 +59,8 @@ def test_stream_check_notices_lost_and_torn_commits(clients: Clients, oldest: Ve
     beyond = stream.attempted[0] + 1
     duck.sql("BEGIN")
     duck.sql(
-        "INSERT INTO rows VALUES (0, $1, 0, $1 * 104729 % 1000003, 1, repeat(chr((65 + $1 % 26)::INTEGER), 20))",
+        "INSERT INTO rows VALUES "
+        "(0, $1, 0, $1 * 104729 % 1000003, 1, repeat(chr((65 + $1 % 26)::INTEGER), 20))",
         beyond,
     )
     duck.sql("UPDATE tally SET n = n + 1, total = total + 1")

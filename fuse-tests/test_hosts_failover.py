@@ -1,5 +1,5 @@
-"""PostgreSQL's machine dies and its synchronous standby is promoted: what was acknowledged as remote is there,
-and mounts go on with the new primary as if it were the old one."""
+"""PostgreSQL's machine dies and its synchronous standby is promoted: what was acknowledged as remote is
+there, and mounts go on with the new primary as if it were the old one."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ TROUBLES = [
 # A local writer does not wait for the store, and a remote one reads little: a few kinds of trouble stand for
 # the rest, but in a long run.
 WRITINGS = [
-    pytest.param(trouble, flags, id=f"{trouble}-{name}", marks=[] if trouble.name in few else [pytest.mark.long])
+    pytest.param(
+        trouble, flags, id=f"{trouble}-{name}", marks=[] if trouble.name in few else [pytest.mark.long]
+    )
     for name, flags, few in (
         (
             "remote",
@@ -272,8 +274,8 @@ def test_remote_durability_acknowledges_nothing_without_a_store(
 
 @pytest.mark.limit(240)
 def test_a_remote_fsync_fails_in_time(host: NewHost, clients: Clients, newest: Version) -> None:
-    """Not a byte comes: an fsync fails after its minute, and not before; when the store is back, what it could
-    not promise is there all the same, in the same mount."""
+    """Not a byte comes: an fsync fails after its minute, and not before; when the store is back, what it
+    could not promise is there all the same, in the same mount."""
     alpha = host("alpha")
     mount = alpha.mount("mydb", *REMOTE)
     stream = Stream(clients, newest, mount.file)
@@ -295,8 +297,8 @@ def test_a_remote_fsync_fails_in_time(host: NewHost, clients: Clients, newest: V
 def test_nobody_waits_for_a_store_to_look_at_what_is_here(
     host: NewHost, clients: Clients, newest: Version
 ) -> None:
-    """A killed writer left commits that the store does not have, and the store says nothing. `list` answers at
-    once, a reader soon, and both have the newest acknowledged commit; then the store gets it."""
+    """A killed writer left commits that the store does not have, and the store says nothing. `list` answers
+    at once, a reader soon, and both have the newest acknowledged commit; then the store gets it."""
     alpha, beta = host("alpha"), host("beta")
     mount = alpha.mount("mydb", *local("1s"))
     stream = Stream(clients, newest, mount.file)

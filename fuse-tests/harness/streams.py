@@ -126,8 +126,8 @@ def assert_nothing_lost(
     """Every commit that the ended streams acknowledged is in the open database, and beyond it at most the one
     that each was making; returns what is there.
 
-    `known` is what an earlier round found. `due` are the newest acknowledged commits that must be there, where
-    those are not all: what was acknowledged after the disk was gone does not count.
+    `known` is what an earlier round found. `due` are the newest acknowledged commits that must be there,
+    where those are not all: what was acknowledged after the disk was gone does not count.
     """
     found = state(duck)
     least, most = dict(known or {}), dict(known or {})

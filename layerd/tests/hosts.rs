@@ -398,7 +398,8 @@ fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
     };
     let begin = Instant::now();
     let new = b.open_writer(&name("db"), stealing).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(22));
+    // 20 s are promised, and a busy machine adds to that.
+    assert!(begin.elapsed() < Duration::from_secs(25));
     assert!(content(&new.committed()) == expected);
     // It is stopped between two instructions, so to say: its log takes records as before.
     for round in 0..40 {
