@@ -196,6 +196,7 @@ LONG_KINDS = [pytest.param(kind, marks=[pytest.mark.long]) for kind in ("truncat
 
 @pytest.mark.parametrize("kind", ["corrupt", "shorten", "status", *LONG_KINDS])
 @pytest.mark.limit(600)
+@pytest.mark.usefixtures("room_for_a_cache")
 def test_reading_where_nothing_right_comes(
     host: NewHost, clients: Clients, newest: Version, kind: str
 ) -> None:
@@ -344,6 +345,7 @@ def test_rot_in_the_bucket_is_found_and_named(host: NewHost, store: Store) -> No
 
 
 @pytest.mark.limit(400)
+@pytest.mark.usefixtures("room_for_a_cache")
 def test_a_missing_object_is_an_error_and_named(host: NewHost, store: Store) -> None:
     """Somebody deleted an object behind our back: the same, and all is right where it is in a cache."""
     data = pattern(12, 24 * MIB)
@@ -396,6 +398,7 @@ def pages_in_error(mount: Mount, data: bytes) -> int:
 
 
 @pytest.mark.limit(400)
+@pytest.mark.usefixtures("room_for_a_cache")
 def test_rot_in_the_cache_heals(host: NewHost, clients: Clients, newest: Version) -> None:
     """The cache's files are overwritten with nonsense, cut, or made by somebody else: what is read is right
     all the same, since it is fetched again."""
