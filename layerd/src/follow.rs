@@ -9,9 +9,7 @@
 //! changed; a layer's new segments are then read instead of the local log.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::catalog::{CatalogError, Database, LayerKind, LayerRow, StatePoint};
 use crate::error::FsError;
@@ -20,6 +18,7 @@ use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, LayerId};
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, load, open_error};
+use crate::machine::{Instant, Mutex};
 use crate::names::Naming;
 use crate::scan::{LogScan, open_layer};
 use crate::store::{Result, Store};

@@ -14,6 +14,7 @@ use crate::catalog::{CatalogError, Database, Inventory, LayerKind, LayerRow, Lay
 use crate::files::is_open;
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
+use crate::machine;
 use crate::remote::objects::{LAYERS, Objects};
 use crate::scan::read_header;
 use crate::store::{GcReport, Result, Store, io_error};
@@ -111,7 +112,7 @@ impl Store {
         let deleted: HashSet<String> = garbage.into_iter().collect();
         let age_min = grace.max(UPLOAD_MAX);
         objects.list("", |object| -> Result<()> {
-            let age = object.modified.elapsed().unwrap_or_default();
+            let age = machine::age(object.modified);
             // Another catalog may keep its objects in the same place.
             let is_ours = match crate::send::database_of(&object.key) {
                 Some(id) if age >= age_min => match self.catalog().database_by_id(id) {
@@ -161,14 +162,12 @@ impl Store {
         report: &mut GcReport,
     ) -> Result<()> {
         let is_orphan = |path: &Path, modified: SystemTime| {
-            let age = SystemTime::now()
-                .duration_since(modified)
-                .unwrap_or_default();
+            let age = machine::age(modified);
             if age < grace {
                 return false;
             }
             // A file is made first and locked then: give it that moment.
-            std::thread::sleep(MAKING_MAX.saturating_sub(age));
+            machine::sleep(MAKING_MAX.saturating_sub(age));
             !is_open(path)
         };
         let mut orphans = HashSet::new();

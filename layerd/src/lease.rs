@@ -8,14 +8,12 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, CatalogError, Holder, Lease};
 use crate::error::FsError;
 use crate::id::{DatabaseId, Epoch};
+use crate::machine::{Mutex, boot_time_ms};
 
 /// How long a lease lasts unless renewed.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -103,21 +101,6 @@ impl HeldLease {
         }
     }
 
-    /// Renews it, as often as it takes, while `work` goes on.
-    pub fn keep<T>(&self, work: impl FnOnce() -> T) -> T {
-        let (done, is_done) = std::sync::mpsc::channel::<()>();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                while is_done.recv_timeout(LEASE_HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-                    self.renew();
-                }
-            });
-            let result = work();
-            drop(done);
-            result
-        })
-    }
-
     /// Somebody else took over: acknowledge nothing from now on.
     pub fn lose(&self, reason: &CatalogError) {
         tracing::error!(%reason, "the write lease is lost");
@@ -145,11 +128,4 @@ impl HeldLease {
         *self.lock.lock() = None;
         released
     }
-}
-
-/// Milliseconds since the machine was booted, sleep included.
-#[must_use]
-pub fn boot_time_ms() -> u64 {
-    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    at.tv_sec.unsigned_abs() * 1000 + at.tv_nsec.unsigned_abs() / 1_000_000
 }

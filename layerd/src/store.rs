@@ -26,8 +26,9 @@ use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotName, Timestamp, random_u64,
 };
 use crate::instance::{self, Instance};
-use crate::lease::{HeldLease, boot_time_ms};
+use crate::lease::HeldLease;
 use crate::load::{Loaded, load};
+use crate::machine::{self, Instant, boot_time_ms};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
@@ -306,9 +307,33 @@ impl Store {
             Some(url) => catalog::open(url)?,
             None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
         };
+        Ok(Store::over(files, catalog, objects, remote))
+    }
+
+    /// Opens a home over a catalog and a remote store that are open already.
+    pub fn open_over(
+        home: &Path,
+        disk: Arc<dyn Disk>,
+        catalog: Arc<dyn Catalog>,
+        remote: Objects,
+    ) -> Result<Arc<Store>> {
+        let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
+        let objects = Objects::local(&home.join(LOCAL))?;
+        let files = Files::open(home, &home.join(LOCAL), disk).map_err(not_opened)?;
+        let cache = Cache::open(home, CacheConfig::default()).map_err(not_opened)?;
+        let files = files.with_tier(Tier::new(remote.clone(), Some(cache)));
+        Ok(Store::over(files, catalog, objects, Some(remote)))
+    }
+
+    fn over(
+        files: Files,
+        catalog: Arc<dyn Catalog>,
+        objects: Objects,
+        remote: Option<Objects>,
+    ) -> Arc<Store> {
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
-        Ok(Arc::new(Store {
+        Arc::new(Store {
             files,
             catalog,
             pins,
@@ -316,7 +341,7 @@ impl Store {
             objects,
             remote,
             instance: OnceLock::new(),
-        }))
+        })
     }
 
     /// The home.
@@ -475,7 +500,7 @@ impl Store {
             if lock.is_some() || self.catalog.lease(database.id)?.is_some() {
                 break;
             }
-            std::thread::sleep(LOCK_PAUSE);
+            machine::sleep(LOCK_PAUSE);
             lock = self.writer_lock(database.id)?;
         }
         match lock {
@@ -623,11 +648,11 @@ impl Store {
         options: WriterOptions,
     ) -> Result<Writer> {
         let database = self.catalog.database(name)?;
-        let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
+        let deadline = Instant::now() + STEAL_TIMEOUT;
         let lease = loop {
             match self.acquire(&database) {
                 Err(error) if options.steal && error.is_held() => {
-                    if std::time::Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         // Nobody answers. If the lease ran out, what the holder still writes is
                         // fenced; if not, this says who holds it.
                         break self.acquire_with(&database, None)?;
@@ -635,7 +660,7 @@ impl Store {
                     if self.catalog.lease(database.id)?.is_some() {
                         self.catalog.want_lease(database.id)?;
                     }
-                    std::thread::sleep(Duration::from_millis(200));
+                    machine::sleep(Duration::from_millis(200));
                 }
                 result => break result?,
             }
@@ -856,7 +881,7 @@ impl Store {
         let path = self.files.locks().join(format!("seal-{id}"));
         let failed = |error| io_error(&format!("lock {}", path.display()), error);
         let lock = std::fs::File::create(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        machine::lock_file(&lock).map_err(failed)?;
         for row in self
             .catalog
             .layers(id)?

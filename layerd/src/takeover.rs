@@ -62,7 +62,7 @@ impl Store {
                 .rotate(id, epoch, &recovered.rotation, &head)?;
             if recovered.rotation.commits.is_none() {
                 // The catalog has marked it dead; nothing was ever in it.
-                let _ = std::fs::remove_file(here);
+                let _ = self.files().disk().remove(&here);
             }
             self.store_head_word(id, epoch, &head, recovered.rotation.end)?;
             tracing::info!(layer = %row.id, lsn = %head.lsn(), "recovered the layer of a writer that ended unexpectedly");
@@ -165,7 +165,7 @@ impl Store {
                 if lost.is_waiting {
                     self.cut(&path, lost)?;
                 } else {
-                    let _ = std::fs::remove_file(path);
+                    let _ = self.files().disk().remove(&path);
                 }
             }
         }
@@ -215,7 +215,7 @@ impl Store {
                 && !is_open(&path)
             {
                 // Sealed by another host: its log is not needed here any more.
-                let _ = std::fs::remove_file(&path);
+                let _ = self.files().disk().remove(&path);
             }
             // The layers that compaction makes begin with no commit of their own.
             if header.database == database.id && header.first_lsn > Lsn::EMPTY && is_longer {

@@ -351,21 +351,21 @@ fn write_out(
 /// Renews a lease now and then during long work.
 pub(crate) struct Heartbeat<'a> {
     lease: &'a HeldLease,
-    last: std::time::Instant,
+    last: crate::machine::Instant,
 }
 
 impl<'a> Heartbeat<'a> {
     pub(crate) fn new(lease: &'a HeldLease) -> Heartbeat<'a> {
         Heartbeat {
             lease,
-            last: std::time::Instant::now(),
+            last: crate::machine::Instant::now(),
         }
     }
 
     pub(crate) fn beat(&mut self) {
         if self.last.elapsed() >= crate::lease::LEASE_HEARTBEAT {
             self.lease.renew();
-            self.last = std::time::Instant::now();
+            self.last = crate::machine::Instant::now();
         }
     }
 }

@@ -17,9 +17,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogError, CommitRange, Head, Rotation, Segment};
 use crate::error::FsError;
@@ -27,6 +25,7 @@ use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::layer::Layer;
 use crate::lease::HeldLease;
 use crate::log::Commit;
+use crate::machine::{Condvar, Instant, Mutex, sleep};
 use crate::remote::objects::Objects;
 use crate::remote::upload::UploadError;
 use crate::send::{LogRange, send_log};
@@ -246,7 +245,7 @@ impl Uploads {
                 if begin.elapsed() + pause >= time {
                     return Err(error);
                 }
-                std::thread::sleep(pause);
+                sleep(pause);
                 pause = (pause * 2).min(RETRY_MAX);
             }
         }

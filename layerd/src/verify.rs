@@ -504,7 +504,7 @@ impl Check<'_> {
             return;
         };
         // It may be a record on its way: a moment later it is whole, and so is the log.
-        std::thread::sleep(WRITE_PATIENCE);
+        crate::machine::sleep(WRITE_PATIENCE);
         let fresh = Arc::new(Layer::new(layer.id(), Arc::clone(layer.file())));
         let mut scan = LogScan::new(&fresh, log.end, u64::MAX);
         while matches!(scan.next(), Ok(Ok(_))) {}

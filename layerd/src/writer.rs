@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::RwLock;
 
 use crate::catalog::{CatalogError, CommitRange, Database, Head, LayerRow, Rotation, StatePoint};
 use crate::error::FsError;
@@ -17,6 +16,7 @@ use crate::image::{self, Image, Node};
 use crate::layer::{Cache, Layer};
 use crate::lease::{HeldLease, LEASE_HEARTBEAT};
 use crate::log::{Commit, Log, NextLayer};
+use crate::machine::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::maintain::Caretaker;
 use crate::names::Naming;
 use crate::record::Change;
@@ -68,7 +68,8 @@ pub enum RenameMode {
 /// lost, the next opening recovers.
 pub struct Writer {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    heartbeat: Mutex<Option<JoinHandle>>,
+    threads: Mutex<Vec<JoinHandle>>,
 }
 
 /// What the writer's threads share.
@@ -109,7 +110,10 @@ struct Active {
 #[derive(Default)]
 struct Publishing {
     head: Option<Head>,
+    /// The threads end, but for the heartbeat.
     ended: bool,
+    /// The heartbeat ends.
+    released: bool,
 }
 
 /// What an answer to fsync promises.
@@ -233,22 +237,20 @@ impl Writer {
         shared.announce(&layer, database.head.point, first_lsn, written_bytes)?;
         let spawn = |name: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            thread
-                .spawn(move || run(&shared))
-                .map_err(|e| io_error("start a thread", e))
+            machine::spawn(name, move || run(&shared)).map_err(|e| io_error("start a thread", e))
         };
         let publish = match &shared.uploads {
             None => Shared::publish_loop,
             Some(_) => Shared::upload_loop,
         };
+        let heartbeat = spawn("lease", Shared::lease_loop)?;
         let threads = vec![
             spawn("publish", publish)?,
-            spawn("lease", Shared::lease_loop)?,
             spawn("maintenance", Shared::maintenance_loop)?,
         ];
         Ok(Writer {
             shared,
+            heartbeat: Mutex::new(Some(heartbeat)),
             threads: Mutex::new(threads),
         })
     }
@@ -617,12 +619,10 @@ impl Writer {
         shared.log.close();
         self.stop_threads();
         let _rotation = shared.rotation.lock();
-        // One more heartbeat: sealing and the last sync should not run out of time.
-        shared.lease.renew();
-        let result = shared.lease.keep(|| {
-            let synced = self.sync().map_err(StoreError::from);
-            synced.and_then(|_| shared.end())
-        });
+        let synced = self.sync().map_err(StoreError::from);
+        // The heartbeat goes on meanwhile: the last sync and sealing should not run out of time.
+        let result = synced.and_then(|_| shared.end());
+        self.stop_heartbeat();
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }
@@ -643,11 +643,21 @@ impl Writer {
             let _ = thread.join();
         }
     }
+
+    fn stop_heartbeat(&self) {
+        self.shared.publishing.lock().released = true;
+        self.shared.wake.notify_all();
+        let heartbeat = self.heartbeat.lock().take();
+        if let Some(thread) = heartbeat {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop_threads();
+        self.stop_heartbeat();
     }
 }
 
@@ -739,7 +749,7 @@ impl Shared {
     fn lease_loop(&self) {
         let mut publishing = self.publishing.lock();
         let mut next = Instant::now() + LEASE_HEARTBEAT;
-        while !publishing.ended {
+        while !publishing.released {
             if self.wake.wait_until(&mut publishing, next).timed_out() {
                 MutexGuard::unlocked(&mut publishing, || self.lease.renew());
                 next = Instant::now() + LEASE_HEARTBEAT;
@@ -824,7 +834,7 @@ impl Shared {
                 Err(error @ CatalogError::Unavailable { .. }) => {
                     self.lease.check()?;
                     tracing::warn!(%error, "a new layer waits for the catalog");
-                    std::thread::sleep(CATALOG_PAUSE);
+                    machine::sleep(CATALOG_PAUSE);
                 }
                 // The answer to an earlier try was lost.
                 Err(CatalogError::Conflict(_)) if self.store.catalog().knows_layer(row.id)? => {
@@ -857,7 +867,8 @@ impl Shared {
             .log
             .rotate(&next, first_lsn, &|commit| self.acknowledge(commit), &ready);
         if !matches!(rotated, Ok(true)) {
-            let _ = std::fs::remove_file(self.store.files().active(next.layer.id()));
+            let files = self.store.files();
+            let _ = files.disk().remove(&files.active(next.layer.id()));
         }
         let rotated = rotated?;
         if rotated {
@@ -923,7 +934,8 @@ impl Shared {
         if head.point.is_none_or(|point| point.layer != layer.id()) {
             // Nothing was committed in it: the catalog has marked it dead.
             let path = self.store.files().active(layer.id());
-            return std::fs::remove_file(&path)
+            let removed = self.store.files().disk().remove(&path);
+            return removed
                 .map_err(|e| io_error(&format!("remove {}", path.display()), e));
         }
         self.store.seal_rotated(self.database, &|| ())

@@ -23,7 +23,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::runtime::{bounded, runtime};
+use super::runtime::{block_on, bounded};
 
 /// The folder of layers within a local store.
 pub const LAYERS: &str = "layers";
@@ -214,12 +214,11 @@ impl Objects {
         folder: &str,
         mut each: impl FnMut(Object) -> Result<(), E>,
     ) -> Result<(), E> {
-        let runtime = runtime().map_err(ObjectsError::Io)?;
         let prefix = Key::from(folder);
         let mut listing = self.store.list((!folder.is_empty()).then_some(&prefix));
         loop {
-            let next = runtime
-                .block_on(bounded(listing.try_next()))
+            let next = block_on(bounded(listing.try_next()))
+                .map_err(ObjectsError::Io)?
                 .map_err(ObjectsError::Store)?;
             let Some(meta) = next else { return Ok(()) };
             each(Object {
@@ -233,11 +232,10 @@ impl Objects {
     /// Deletes objects, many with one request where the store can; those that are gone already
     /// are no error. Behind an error some are left: call it again.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<(), ObjectsError> {
-        let runtime = runtime()?;
         let keys: Vec<_> = keys.into_iter().map(|key| Ok(Key::from(key))).collect();
         let mut deleting = self.store.delete_stream(stream::iter(keys).boxed());
         loop {
-            match runtime.block_on(bounded(deleting.try_next())) {
+            match block_on(bounded(deleting.try_next()))? {
                 Ok(Some(_)) | Err(object_store::Error::NotFound { .. }) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(error.into()),

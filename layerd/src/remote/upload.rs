@@ -21,7 +21,7 @@ use super::encode::{Encoder, ReadLayer};
 use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
-use super::runtime::{bounded, runtime};
+use super::runtime::{block_on, bounded, runtime};
 use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
@@ -97,7 +97,6 @@ pub fn upload(
     let path = Key::from(key.as_str());
     let unread = |source| UploadError::Layer { layer, source };
     let failed = |source| UploadError::Store { layer, source };
-    let runtime = runtime().map_err(|error| failed(error.into()))?;
     let mut encoder = Encoder::new(layer, range.begin, range.end, range.layout).map_err(unread)?;
     let mut parts = vec![encoder.next_part(read).map_err(unread)?];
     if !encoder.is_done() {
@@ -105,10 +104,11 @@ pub fn upload(
     }
     if encoder.is_done() {
         let payload: PutPayload = parts.into_iter().map(Bytes::from).collect();
-        runtime
-            .block_on(bounded(objects.store().put(&path, payload)))
+        block_on(bounded(objects.store().put(&path, payload)))
+            .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
     } else {
+        let runtime = runtime().map_err(|error| failed(error.into()))?;
         let _permit = runtime.block_on(LARGE.acquire());
         let begun = runtime.block_on(bounded(objects.store().put_multipart(&path)));
         let mut sender = Sender {
@@ -131,8 +131,8 @@ pub fn upload(
         tail,
         commits: range.commits,
     };
-    let stored = runtime
-        .block_on(read_back(objects, &path, &segment, &table))
+    let stored = block_on(read_back(objects, &path, &segment, &table))
+        .map_err(|error| failed(error.into()))?
         .map_err(|error| failed(error.into()))?;
     match stored {
         Ok(()) => Ok(segment),
