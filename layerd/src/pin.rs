@@ -156,9 +156,7 @@ impl Shared {
             }
             state.pins.retain(|pin| pin.strong_count() > 0);
             let pins: Vec<Arc<Pin>> = state.pins.iter().filter_map(Weak::upgrade).collect();
-            MutexGuard::unlocked(&mut state, || {
-                pins.iter().for_each(|pin| pin.renew())
-            });
+            MutexGuard::unlocked(&mut state, || pins.iter().for_each(|pin| pin.renew()));
         }
     }
 }

@@ -307,7 +307,12 @@ impl Uploads {
                 let rotated = self
                     .catalog
                     .rotate(self.database, lease.epoch(), &rotation, &head);
-                noticed(rotated, lease)?;
+                match rotated {
+                    // An active layer is never taken away: it was rotated by an earlier call whose
+                    // answer was lost, and compacted since.
+                    Err(CatalogError::NoSuchLayer(_)) => {}
+                    rotated => noticed(rotated, lease)?,
+                }
                 self.layers.lock().pending.pop_front();
             }
             return Ok(());

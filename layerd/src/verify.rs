@@ -529,7 +529,9 @@ impl Check<'_> {
                 let layer = path.file_stem().and_then(|stem| stem.to_str());
                 let layer = layer.and_then(|stem| stem.parse::<LayerId>().ok());
                 match (layer, path.extension().and_then(|end| end.to_str())) {
-                    (Some(layer), Some("delta" | "image" | "sums")) => self.orphan(layer, &path),
+                    (Some(layer), Some("delta" | "image" | "sums" | "copy")) => {
+                        self.orphan(layer, &path);
+                    }
                     _ => self.problem(&path, 0, "this file does not belong to the store"),
                 }
             }

@@ -14,7 +14,7 @@ use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
 use crate::layer::{Cache, Layer};
-use crate::lease::{HeldLease, LEASE_HEARTBEAT};
+use crate::lease::HeldLease;
 use crate::log::{Commit, Log, NextLayer};
 use crate::machine::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::maintain::Caretaker;
@@ -68,7 +68,6 @@ pub enum RenameMode {
 /// lost, the next opening recovers.
 pub struct Writer {
     shared: Arc<Shared>,
-    heartbeat: Mutex<Option<JoinHandle>>,
     threads: Mutex<Vec<JoinHandle>>,
 }
 
@@ -110,10 +109,7 @@ struct Active {
 #[derive(Default)]
 struct Publishing {
     head: Option<Head>,
-    /// The threads end, but for the heartbeat.
     ended: bool,
-    /// The heartbeat ends.
-    released: bool,
 }
 
 /// What an answer to fsync promises.
@@ -243,14 +239,12 @@ impl Writer {
             None => Shared::publish_loop,
             Some(_) => Shared::upload_loop,
         };
-        let heartbeat = spawn("lease", Shared::lease_loop)?;
         let threads = vec![
             spawn("publish", publish)?,
             spawn("maintenance", Shared::maintenance_loop)?,
         ];
         Ok(Writer {
             shared,
-            heartbeat: Mutex::new(Some(heartbeat)),
             threads: Mutex::new(threads),
         })
     }
@@ -620,9 +614,7 @@ impl Writer {
         self.stop_threads();
         let _rotation = shared.rotation.lock();
         let synced = self.sync().map_err(StoreError::from);
-        // The heartbeat goes on meanwhile: the last sync and sealing should not run out of time.
         let result = synced.and_then(|_| shared.end());
-        self.stop_heartbeat();
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }
@@ -643,21 +635,11 @@ impl Writer {
             let _ = thread.join();
         }
     }
-
-    fn stop_heartbeat(&self) {
-        self.shared.publishing.lock().released = true;
-        self.shared.wake.notify_all();
-        let heartbeat = self.heartbeat.lock().take();
-        if let Some(thread) = heartbeat {
-            let _ = thread.join();
-        }
-    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop_threads();
-        self.stop_heartbeat();
     }
 }
 
@@ -746,17 +728,6 @@ impl Shared {
         }
     }
 
-    fn lease_loop(&self) {
-        let mut publishing = self.publishing.lock();
-        let mut next = Instant::now() + LEASE_HEARTBEAT;
-        while !publishing.released {
-            if self.wake.wait_until(&mut publishing, next).timed_out() {
-                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
-                next = Instant::now() + LEASE_HEARTBEAT;
-            }
-        }
-    }
-
     fn maintenance_loop(&self) {
         let mut caretaker = Caretaker::new(&self.store, self.database);
         let mut looked = Instant::now();
@@ -826,7 +797,7 @@ impl Shared {
         layer.file().sync()?;
         let files = self.store.files();
         files.disk().sync_directory(&files.active_directory())?;
-        let row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
+        let mut row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
         // A catalog that is away for a moment is no reason to end a database: until the lease ends,
         // what waits for this waits longer.
         loop {
@@ -836,6 +807,8 @@ impl Shared {
                     tracing::warn!(%error, "a new layer waits for the catalog");
                     machine::sleep(CATALOG_PAUSE);
                 }
+                // Compaction put another layer in the place of the one that it stands on.
+                Err(CatalogError::NoSuchLayer(id)) if self.has_moved(id, &mut row)? => {}
                 // The answer to an earlier try was lost.
                 Err(CatalogError::Conflict(_)) if self.store.catalog().knows_layer(row.id)? => {
                     return Ok(());
@@ -843,6 +816,22 @@ impl Shared {
                 added => return Ok(added?),
             }
         }
+    }
+
+    /// Whether the commit that a new layer stands on is in another layer now; if so, the row says so.
+    fn has_moved(&self, from: LayerId, row: &mut LayerRow) -> Result<bool, FsError> {
+        let Some(parent) = row.parent.filter(|parent| parent.layer == from) else {
+            return Ok(false);
+        };
+        let found = self.store.catalog().find_lsn(self.database, parent.lsn)?;
+        let Some(found) = found.filter(|found| found.id != from) else {
+            return Ok(false);
+        };
+        row.parent = Some(StatePoint {
+            layer: found.id,
+            ..parent
+        });
+        Ok(true)
     }
 
     fn rotate(&self) -> Result<bool, FsError> {
@@ -935,8 +924,7 @@ impl Shared {
             // Nothing was committed in it: the catalog has marked it dead.
             let path = self.store.files().active(layer.id());
             let removed = self.store.files().disk().remove(&path);
-            return removed
-                .map_err(|e| io_error(&format!("remove {}", path.display()), e));
+            return removed.map_err(|e| io_error(&format!("remove {}", path.display()), e));
         }
         self.store.seal_rotated(self.database, &|| ())
     }

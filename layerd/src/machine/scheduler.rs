@@ -220,7 +220,7 @@ impl State {
     }
 
     pub(super) fn fail(&mut self, what: String) {
-        self.note("FAILED", format_args!("{what}"));
+        self.note("", format_args!("FAILED"));
         self.failure.get_or_insert(what);
         for process in &mut self.processes {
             process.alive = false;
@@ -239,7 +239,9 @@ impl State {
     /// When, on the world's clock, a host's clock will show `time`.
     fn world_time(&self, host: usize, time: Duration) -> Duration {
         let host = &self.hosts[host];
-        let frozen = host.frozen.map_or(Duration::ZERO, |(since, until)| until - since);
+        let frozen = host
+            .frozen
+            .map_or(Duration::ZERO, |(since, until)| until - since);
         time + host.lost + frozen
     }
 
@@ -268,7 +270,9 @@ impl State {
             // It is unwound where it stands, once; then it waits like others.
             return ready.or((!thread.unwinding).then_some(self.now));
         }
-        let frozen = self.hosts[process.host].frozen.map_or(Duration::ZERO, |(_, until)| until);
+        let frozen = self.hosts[process.host]
+            .frozen
+            .map_or(Duration::ZERO, |(_, until)| until);
         ready.map(|at| at.max(process.stopped_until).max(frozen))
     }
 
@@ -283,7 +287,11 @@ impl State {
             let dues: Vec<(usize, Duration)> = (0..self.threads.len())
                 .filter_map(|id| Some((id, self.due(&self.threads[id])?)))
                 .collect();
-            let ready: Vec<usize> = dues.iter().filter(|(_, at)| *at <= now).map(|(id, _)| *id).collect();
+            let ready: Vec<usize> = dues
+                .iter()
+                .filter(|(_, at)| *at <= now)
+                .map(|(id, _)| *id)
+                .collect();
             if !ready.is_empty() {
                 let n = self.random() % ready.len() as u64;
                 return Some(ready[n as usize]);
@@ -331,10 +339,6 @@ pub struct Actor {
 }
 
 impl Actor {
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     fn process(&self, state: &State) -> usize {
         state.threads[self.id].process
     }

@@ -253,11 +253,7 @@ impl Condvar {
     }
 
     /// See [`parking_lot::Condvar`].
-    pub fn wait_for<T>(
-        &self,
-        guard: &mut MutexGuard<'_, T>,
-        time: Duration,
-    ) -> WaitTimeoutResult {
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: Duration) -> WaitTimeoutResult {
         self.wait_until(guard, Instant::now() + time)
     }
 
