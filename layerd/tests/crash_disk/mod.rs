@@ -5,8 +5,10 @@
 //! back names whose directory was not synced.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,6 +17,8 @@ use std::sync::{Arc, Mutex};
 use layerd::disk::{Disk, DiskFile, RealDisk};
 
 const PAGE: usize = 4096;
+/// What a disk that has stopped answers.
+pub const STOPPED: &str = "the machine has stopped";
 /// So much is allocated ahead.
 const ROOM: u64 = 1 << 18;
 
@@ -27,7 +31,7 @@ struct State {
 }
 
 struct Durable {
-    file: Arc<File>,
+    file: File,
     content: Vec<u8>,
 }
 
@@ -67,7 +71,7 @@ impl Shared {
         {
             Ok(())
         } else {
-            Err(io::Error::other("the machine has stopped"))
+            Err(io::Error::other(STOPPED))
         }
     }
 }
@@ -205,13 +209,15 @@ impl CrashFile {
     /// Notes the durable content before the first change since the last sync.
     fn changing(&self) -> io::Result<()> {
         self.shared.step()?;
-        let content = self.whole()?;
-        let file = Arc::clone(self.inner.file().expect("a local file"));
         let mut state = self.shared.state.lock().unwrap();
-        state
-            .files
-            .entry(self.id)
-            .or_insert_with(|| Durable { file, content });
+        if let Entry::Vacant(new) = state.files.entry(self.id) {
+            // Opened anew: the lock of whoever made the file ends with him.
+            let file = self.inner.file().expect("a local file");
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let file = File::options().read(true).write(true).open(path)?;
+            let content = self.whole()?;
+            new.insert(Durable { file, content });
+        }
         Ok(())
     }
 }

@@ -21,7 +21,11 @@ pub fn run(setting: &Setting, host: usize) {
     for _ in 0..1 + world.below(6) {
         let (what, done) = match world.below(3) {
             0 => {
-                let grace = [Duration::ZERO, Duration::from_secs(30), Duration::from_secs(900)];
+                let grace = [
+                    Duration::ZERO,
+                    Duration::from_secs(30),
+                    Duration::from_secs(900),
+                ];
                 let grace = grace[world.below(3) as usize];
                 setting.note(format_args!("gc with a grace of {grace:?}"));
                 ("gc", store.gc(Some(grace), false).map(drop))
@@ -57,10 +61,10 @@ pub fn by_hand(setting: &Setting, host: usize) {
             _ => {
                 let seconds = [0, 20, 7 * 24 * 3600][world.below(3) as usize];
                 setting.note(format_args!("keep {database} for {seconds} s"));
-                setting.0.retention_was_short.fetch_or(
-                    seconds < 3600,
-                    std::sync::atomic::Ordering::SeqCst,
-                );
+                setting
+                    .0
+                    .retention_was_short
+                    .fetch_or(seconds < 3600, std::sync::atomic::Ordering::SeqCst);
                 let retention = Duration::from_secs(seconds);
                 ("retention", store.set_retention(&database, retention))
             }
@@ -93,7 +97,9 @@ fn unsnapshot(
 
 fn clone(setting: &Setting, store: &Arc<Store>, database: &DatabaseName) -> Result<(), StoreError> {
     let made = setting.databases();
-    let made = made.iter().filter(|name| name.as_str().starts_with("clone"));
+    let made = made
+        .iter()
+        .filter(|name| name.as_str().starts_with("clone"));
     let made = made.count();
     if made >= CLONES_MAX {
         return Ok(());

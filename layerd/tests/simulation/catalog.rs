@@ -45,7 +45,7 @@ impl Way {
         if self.world.is_dying() {
             return Err(away("the process is dead"));
         }
-        let fault = self.faults.on_catalog(&self.world);
+        let fault = self.faults.on_catalog(&self.world, what);
         if fault == Fault::Refused {
             self.world.note(format_args!("catalog: {what}: away"));
             return Err(away("it is away"));
@@ -211,7 +211,11 @@ impl Catalog for Way {
         kept: &[Lsn],
     ) -> Result<()> {
         let what = format!("replace {} by {}", old.len(), new.len());
-        self.call(&what, |it| it.replace_layers(id, old, new, kept))
+        self.call_and(
+            &what,
+            |it| it.replace_layers(id, old, new, kept),
+            |()| self.model.folded(new.iter().map(|row| row.id)),
+        )
     }
 
     fn add_snapshot(&self, id: DatabaseId, snapshot: &NewSnapshot) -> Result<Snapshot> {

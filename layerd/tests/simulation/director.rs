@@ -59,7 +59,7 @@ pub fn run(setting: &Setting) {
             }
         }
     }
-    setting.0.faults.end();
+    setting.0.faults.end(world.now());
     setting.note(format_args!("nothing goes wrong from here on"));
     for host in 0..HOSTS {
         let processes = setting.0.hosts[host].state.lock().processes.clone();
@@ -87,7 +87,10 @@ fn start(setting: &Setting, host: usize, name: &str, part: Part) {
         state.processes.push(process);
         process
     };
-    let n = setting.0.started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let n = setting
+        .0
+        .started
+        .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     let setting = setting.clone();
     let name = format!("{name}{n}@{host}");
     world.spawn(process, &name, move || part(&setting, host));
@@ -120,7 +123,10 @@ fn time(setting: &Setting) -> Duration {
     let world = setting.world();
     let seconds = match world.below(10) {
         0 => {
-            setting.0.pins_may_end.store(true, std::sync::atomic::Ordering::SeqCst);
+            setting
+                .0
+                .pins_may_end
+                .store(true, std::sync::atomic::Ordering::SeqCst);
             700
         }
         1..6 => world.below(40),
@@ -136,9 +142,15 @@ fn later(setting: &Setting, seconds: u64) -> Timestamp {
 
 /// All processes of a host end, and of what it had not synced chance decides.
 fn power_loss(setting: &Setting, host: usize) {
+    let world = setting.world();
+    if world.one_in(2) {
+        // Its disk is the first to go.
+        let disk = setting.0.hosts[host].state.lock().disk.clone();
+        disk.stop_after(world.below(30) as u32);
+        setting.rest(3);
+    }
     setting.note(format_args!("host {host} loses its power"));
     kill_all(setting, host);
-    let world = setting.world();
     let mut state = setting.0.hosts[host].state.lock();
     state.disk.crash(|| !world.one_in(3));
     state.disk = CrashDisk::new();
@@ -156,7 +168,8 @@ fn power_loss(setting: &Setting, host: usize) {
             let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
             let at = world.below(length) / 4096 * 4096;
             let end = length.min(at + 4096);
-            file.write_all_at(&vec![0; (end - at) as usize], at).unwrap();
+            file.write_all_at(&vec![0; (end - at) as usize], at)
+                .unwrap();
         }
     }
 }

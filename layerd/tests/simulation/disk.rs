@@ -47,7 +47,9 @@ fn change(world: &World) -> io::Result<()> {
 /// Files are as old as the simulated clock says.
 fn stamp(world: &World, file: Option<&Arc<File>>) -> io::Result<()> {
     let now = Duration::from_nanos(world.now().0.unsigned_abs());
-    file.map_or(Ok(()), |file| file.set_modified(SystemTime::UNIX_EPOCH + now))
+    file.map_or(Ok(()), |file| {
+        file.set_modified(SystemTime::UNIX_EPOCH + now)
+    })
 }
 
 impl Disk for HostDisk {

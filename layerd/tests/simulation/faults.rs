@@ -18,7 +18,16 @@ struct State {
     catalog: u64,
     store_away: Timestamp,
     catalog_away: Timestamp,
+    /// When all of it ended; what was begun before may still fail.
+    ended: Option<Timestamp>,
+    /// How long each call takes then.
+    slow: Duration,
+    /// The answer to the next such call to the catalog is lost.
+    lost: Option<&'static str>,
 }
+
+/// No call takes longer, in seconds.
+const CALL_MAX: i64 = 1000;
 
 /// How a call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +52,11 @@ impl Faults {
     }
 
     /// From here on nothing goes wrong.
-    pub fn end(&self) {
-        *self.0.lock() = State::default();
+    pub fn end(&self, now: Timestamp) {
+        *self.0.lock() = State {
+            ended: Some(now),
+            ..State::default()
+        };
     }
 
     /// Nothing goes wrong meanwhile.
@@ -54,10 +66,10 @@ impl Faults {
         *self.0.lock() = state;
     }
 
-    /// Whether nothing goes wrong any more.
-    pub fn have_ended(&self) -> bool {
-        let state = self.0.lock();
-        state.store == 0 && state.catalog == 0 && state.store_away == Timestamp(0)
+    /// Whether nothing goes wrong any more, and nothing that is under way began before.
+    pub fn have_ended(&self, now: Timestamp) -> bool {
+        let ended = self.0.lock().ended;
+        ended.is_some_and(|at| now > at.plus_seconds(CALL_MAX))
     }
 
     pub fn store_away(&self, until: Timestamp) {
@@ -68,6 +80,16 @@ impl Faults {
         self.0.lock().catalog_away = until;
     }
 
+    /// From here on each call takes so long.
+    pub fn slow(&self, time: Duration) {
+        self.0.lock().slow = time;
+    }
+
+    /// The answer to the next call that is shown so is lost.
+    pub fn lose_answer_to(&self, what: &'static str) {
+        self.0.lock().lost = Some(what);
+    }
+
     /// The way to the store, and what happens there.
     pub fn on_store(&self, world: &World) -> Fault {
         let state = *self.0.lock();
@@ -75,18 +97,22 @@ impl Faults {
             world.rest(Duration::from_secs(2 + world.below(60)));
             return Fault::Refused;
         }
-        latency(world);
+        latency(world, &state);
         pick(world, state.store)
     }
 
     /// The way to the catalog, and what happens there.
-    pub fn on_catalog(&self, world: &World) -> Fault {
+    pub fn on_catalog(&self, world: &World, what: &str) -> Fault {
         let state = *self.0.lock();
+        if state.lost.is_some_and(|lost| what.starts_with(lost)) {
+            self.0.lock().lost = None;
+            return Fault::Unsaid;
+        }
         if world.now() < state.catalog_away {
             world.rest(Duration::from_secs(1 + world.below(4)));
             return Fault::Refused;
         }
-        latency(world);
+        latency(world, &state);
         match pick(world, state.catalog) {
             // A catalog does not lie.
             Fault::Wrong => Fault::Unsaid,
@@ -103,7 +129,10 @@ fn pick(world: &World, rate: u64) -> Fault {
 }
 
 /// Mostly short, now and then long.
-fn latency(world: &World) {
+fn latency(world: &World, state: &State) {
+    if state.ended.is_some() {
+        return world.rest(state.slow);
+    }
     let ms = match world.below(200) {
         0 => world.below(20_000),
         1..10 => world.below(1000),

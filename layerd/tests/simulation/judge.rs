@@ -9,10 +9,10 @@ use std::time::Duration;
 use layerd::catalog::{Catalog, LayerKind, LayerState};
 use layerd::id::{DatabaseName, LayerId};
 use layerd::reference::Ref;
-use layerd::store::Store;
+use layerd::store::{Store, StoreError};
 use layerd::writer::{Durability, WriterOptions};
 
-use crate::model::{Acknowledged, hash};
+use crate::model::{Acknowledged, Hash, hash};
 use crate::setting::{HOSTS, Setting, content_of};
 
 pub fn run(setting: &Setting) {
@@ -28,14 +28,27 @@ pub fn run(setting: &Setting) {
         every_database_opens(setting, &fresh, &database);
     }
     let was_short = setting.0.retention_was_short.load(Ordering::SeqCst);
+    let mut logs_stay = false;
+    // And lets go of what became of other layers.
+    for store in &stores {
+        for database in store.catalog().databases().unwrap() {
+            match store.keep_lost(database.id) {
+                Ok(_) => {}
+                // What they stand on expired: their log stays where it is.
+                Err(StoreError::Refused(_)) if was_short => logs_stay = true,
+                Err(error) => panic!("lost commits of {}: {error}", database.name),
+            }
+        }
+    }
     for commit in setting.model().all_acknowledged() {
         promise_is_kept(setting, &fresh, &commit, was_short);
     }
-    for store in stores.iter().chain([&fresh]) {
+    let one = setting.world().below(HOSTS as u64) as usize;
+    for store in [&stores[one], &fresh] {
         let report = store.verify(None, true, &|_, _| ()).unwrap();
         assert!(report.ok, "{:?}", report.problems);
     }
-    space_returns(setting, &stores, &fresh);
+    space_returns(setting, &stores, &fresh, logs_stay);
 }
 
 fn every_database_opens(setting: &Setting, store: &Arc<Store>, database: &DatabaseName) {
@@ -72,23 +85,42 @@ fn promise_is_kept(
         if !is_home_alive {
             return;
         }
-        format!("{database}-lost-{epoch}").parse().unwrap()
+        // Somebody may have taken the first name.
+        let prefix = format!("{database}-lost-{epoch}");
+        let kept = setting.databases().into_iter().any(|name| {
+            let is_it = name.as_str().strip_prefix(&prefix);
+            is_it.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                && read(store, &name, commit).is_ok_and(|hash| hash == commit.hash)
+        });
+        assert!(
+            kept || retention_was_short,
+            "commit {lsn} of {database}, acknowledged under {epoch}, is in no {prefix}"
+        );
+        return;
     };
-    let reader = match store.open_reader(&name, &Ref::Lsn(*lsn)) {
-        Ok(reader) => reader,
-        Err(_) if retention_was_short => return,
-        Err(error) => panic!("commit {lsn} of {database} under {epoch}: {error}"),
-    };
-    let content = content_of(&reader.frozen(), &name).unwrap();
-    assert_eq!(
-        hash(&content),
-        commit.hash,
-        "commit {lsn} of {name}, acknowledged under {epoch}, has changed"
-    );
+    match read(store, &name, commit) {
+        Ok(hash) => assert_eq!(
+            hash, commit.hash,
+            "commit {lsn} of {name}, acknowledged under {epoch}, has changed"
+        ),
+        Err(error) => assert!(
+            retention_was_short,
+            "commit {lsn} of {database} under {epoch}: {error}"
+        ),
+    }
+}
+
+fn read(
+    store: &Arc<Store>,
+    name: &DatabaseName,
+    commit: &Acknowledged,
+) -> Result<Hash, StoreError> {
+    let reader = store.open_reader(name, &Ref::Lsn(commit.lsn))?;
+    Ok(hash(&content_of(&reader.frozen(), name).unwrap()))
 }
 
 /// With nothing retained, what heads, snapshots and clones need is there, and nothing else.
-fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>) {
+fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>, logs_stay: bool) {
     let world = setting.world();
     let databases = setting.databases();
     for database in &databases {
@@ -102,7 +134,10 @@ fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>) {
     let heads = || -> Vec<_> {
         let heads = databases.iter().map(|database| {
             let reader = fresh.open_reader(database, &Ref::Latest).unwrap();
-            (database.clone(), hash(&content_of(&reader.frozen(), database).unwrap()))
+            (
+                database.clone(),
+                hash(&content_of(&reader.frozen(), database).unwrap()),
+            )
         });
         heads.collect()
     };
@@ -126,7 +161,11 @@ fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>) {
         points.push(database.base.and_then(|base| base.point));
         for snapshot in catalog.snapshots(database.id).unwrap() {
             let layer = catalog.find_lsn(database.id, snapshot.lsn).unwrap();
-            let layer = layer.unwrap_or_else(|| panic!("a snapshot's layer is gone: {snapshot:?}"));
+            let Some(layer) = layer else {
+                // Of a commit that only a host had which is no more.
+                assert!(snapshot.lsn > database.head.lsn(), "{snapshot:?} is gone");
+                continue;
+            };
             points.push(Some(layerd::catalog::StatePoint {
                 layer: layer.id,
                 lsn: snapshot.lsn,
@@ -138,7 +177,10 @@ fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>) {
         }
     }
     let there: BTreeSet<LayerId> = inventory.layers.iter().map(|row| row.id).collect();
-    assert_eq!(there, needed, "layers that are there, and layers that are needed");
+    assert_eq!(
+        there, needed,
+        "layers that are there, and layers that are needed"
+    );
     for row in &inventory.layers {
         assert!(
             row.state == LayerState::Sealed || row.kind == LayerKind::Image,
@@ -153,14 +195,21 @@ fn space_returns(setting: &Setting, stores: &[Arc<Store>], fresh: &Arc<Store>) {
         .flat_map(|row| row.segments.iter().map(|segment| segment.key.clone()))
         .collect();
     let stored: BTreeSet<String> = setting.0.bucket.keys().into_iter().collect();
-    assert_eq!(stored, named, "objects in the bucket, and objects of segments");
+    assert_eq!(
+        stored, named,
+        "objects in the bucket, and objects of segments"
+    );
     for store in stores {
         for directory in ["active", "layers"] {
             let path = store.home().join("objects").join(directory);
             for entry in std::fs::read_dir(path).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 let layer = name.split('.').next().unwrap().parse().unwrap();
-                assert!(needed.contains(&layer), "{name} is left in {directory}");
+                let is_log = logs_stay && directory == "active";
+                assert!(
+                    needed.contains(&layer) || is_log,
+                    "{name} is left in {directory}"
+                );
             }
         }
     }

@@ -4,7 +4,7 @@
 //! are commits. Which session's commit a number of a database names is settled by the catalog, in
 //! the moment in which a head moves over it, and for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use layerd::catalog::{Database, Head};
@@ -35,6 +35,8 @@ pub struct Model(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     databases: BTreeMap<u64, Truth>,
+    /// Layers that compaction made: all their commits are published ones.
+    folded: BTreeSet<LayerId>,
 }
 
 /// One database.
@@ -76,7 +78,6 @@ impl Session {
 /// A commit that was acknowledged.
 pub struct Acknowledged {
     pub database: DatabaseName,
-    pub id: DatabaseId,
     pub epoch: Epoch,
     pub home: usize,
     pub lsn: Lsn,
@@ -114,7 +115,8 @@ impl Model {
         let mut state = self.0.lock();
         let truth = state.databases.get_mut(&id.0).unwrap();
         assert_eq!(
-            epoch, truth.epoch,
+            epoch,
+            truth.epoch,
             "a writer that was replaced published commit {}",
             head.lsn()
         );
@@ -130,6 +132,16 @@ impl Model {
             truth.owners.insert(point.lsn, point.layer.epoch);
             truth.head = point.lsn;
         }
+    }
+
+    /// Layers were made by compaction.
+    pub fn folded(&self, layers: impl Iterator<Item = LayerId>) {
+        self.0.lock().folded.extend(layers);
+    }
+
+    /// The newest lease's number.
+    pub fn epoch(&self, id: DatabaseId) -> Epoch {
+        self.0.lock().databases[&id.0].epoch
     }
 
     /// The newest published commit.
@@ -180,7 +192,10 @@ impl Model {
         if lsn == session.begin {
             // Nothing was new.
             session.commits.remove(&lsn);
-            assert_eq!(session.states[0], session.states[newest], "commit {lsn} is missing");
+            assert_eq!(
+                session.states[0], session.states[newest],
+                "commit {lsn} is missing"
+            );
             return;
         }
         if durability == Durability::Remote {
@@ -202,14 +217,17 @@ impl Model {
     pub fn read(&self, id: DatabaseId, lsn: Lsn, layer: Option<LayerId>, hash: Hash) {
         let mut state = self.0.lock();
         let (id, lsn) = state.origin(id, lsn);
-        let Some(truth) = state.databases.get_mut(&id.0) else {
+        let State { databases, folded } = &mut *state;
+        let Some(truth) = databases.get_mut(&id.0) else {
             return;
         };
         if lsn == Lsn::EMPTY {
             assert_eq!(hash, self::hash(&Content::new()), "the empty database");
             return;
         }
-        let epoch = layer.map_or(Epoch(u64::MAX), |layer| layer.epoch);
+        let is_writers = |layer: &LayerId| !folded.contains(layer);
+        let epoch = layer.filter(is_writers);
+        let epoch = epoch.map_or(Epoch(u64::MAX), |layer| layer.epoch);
         let published = truth.published_up_to(epoch);
         if lsn > published {
             // Of a writer of the same host, and not published when it was opened, if ever.
@@ -246,12 +264,11 @@ impl Model {
     pub fn all_acknowledged(&self) -> Vec<Acknowledged> {
         let state = self.0.lock();
         let mut all = Vec::new();
-        for (id, truth) in &state.databases {
+        for truth in state.databases.values() {
             for (epoch, session) in &truth.sessions {
                 for (lsn, (at, durability)) in &session.commits {
                     all.push(Acknowledged {
                         database: truth.name.clone(),
-                        id: DatabaseId(*id),
                         epoch: *epoch,
                         home: session.home,
                         lsn: *lsn,

@@ -47,6 +47,10 @@ fn stay(setting: &Setting, store: &Arc<Store>, database: &DatabaseName) {
         Err(error) => return setting.excuse("open_reader", &error),
     };
     let frozen = reader.frozen();
+    if world.one_in(2) {
+        // What it reads first, it reads when much may have come in between.
+        setting.rest(60);
+    }
     for _ in 0..1 + world.below(5) {
         look(setting, id, database, &frozen);
         setting.rest(if world.one_in(10) { 300 } else { 30 });

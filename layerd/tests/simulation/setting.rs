@@ -129,7 +129,10 @@ impl Setting {
         };
         let (home, disk) = {
             let state = parts.hosts[host].state.lock();
-            (self.home(state.home), HostDisk::new(&parts.world, &state.disk))
+            (
+                self.home(state.home),
+                HostDisk::new(&parts.world, &state.disk),
+            )
         };
         let objects = parts.bucket.objects(&parts.world, &parts.faults);
         Store::open_over(&home, disk, Arc::new(way), objects)
@@ -153,20 +156,27 @@ impl Setting {
         self.world().note(format_args!("{text}"));
     }
 
+    fn have_ended(&self) -> bool {
+        self.0.faults.have_ended(self.world().now())
+    }
+
     /// An error that a user may see while hosts die and stores fail; any other ends the run.
     pub fn excuse(&self, what: &str, error: &StoreError) {
         self.note(format_args!("{what}: {error}"));
         let text = error.to_string();
+        if text.contains(crate::crash_disk::STOPPED) {
+            return;
+        }
         let is_stores = text.contains("memory:bucket") || text.contains("503");
         let excused = match error {
             StoreError::Damaged(_) => false,
-            StoreError::Catalog(CatalogError::Unavailable { .. }) => !self.0.faults.have_ended(),
+            StoreError::Catalog(CatalogError::Unavailable { .. }) => !self.have_ended(),
             StoreError::Catalog(error) => !matches!(
                 error,
                 CatalogError::NoSuchLayer(_) | CatalogError::Corrupt { .. }
             ),
             StoreError::Upload(_) | StoreError::Objects(_) | StoreError::NotStored { .. } => {
-                !self.0.faults.have_ended()
+                !self.have_ended()
             }
             StoreError::Fs(error) => self.is_excused(error, is_stores),
             StoreError::Io { .. } => is_stores,
@@ -179,6 +189,9 @@ impl Setting {
     pub fn excuse_fs(&self, what: &str, error: &FsError) {
         self.note(format_args!("{what}: {error}"));
         let text = error.to_string();
+        if text.contains(crate::crash_disk::STOPPED) {
+            return;
+        }
         let is_stores = text.contains("memory:bucket") || text.contains("503");
         assert!(
             self.is_excused(error, is_stores),
@@ -187,14 +200,15 @@ impl Setting {
     }
 
     fn is_excused(&self, error: &FsError, is_stores: bool) -> bool {
-        let faulty = !self.0.faults.have_ended();
+        let faulty = !self.have_ended();
         match error {
             FsError::LeaseLost(_) | FsError::Poisoned(_) => true,
             FsError::Stale => self.0.pins_may_end.load(Ordering::SeqCst),
-            FsError::NotStored(_) | FsError::Catalog(CatalogError::Unavailable { .. }) => faulty,
+            FsError::NotStored(why) => faulty || why.contains("the write lease is lost"),
+            FsError::Catalog(CatalogError::Unavailable { .. }) => faulty,
             FsError::Catalog(CatalogError::Fenced { .. } | CatalogError::Conflict(_)) => true,
-            // A bucket that lost what it had would say 404.
-            FsError::Io(_) => faulty && is_stores && !error.to_string().contains("404"),
+            // A bucket that has not what it should says so.
+            FsError::Io(_) => faulty && is_stores && !error.to_string().contains("no such object"),
             _ => false,
         }
     }

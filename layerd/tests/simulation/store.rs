@@ -104,7 +104,7 @@ fn refused() -> object_store::Error {
 fn missing(key: &Key) -> object_store::Error {
     object_store::Error::NotFound {
         path: key.to_string(),
-        source: "404".into(),
+        source: "there is no such object".into(),
     }
 }
 
@@ -136,7 +136,8 @@ impl ObjectStore for Way {
             }
         }
         if is_stored {
-            self.bucket.put(key.as_ref(), bytes.into(), self.world.now());
+            self.bucket
+                .put(key.as_ref(), bytes.into(), self.world.now());
         }
         self.world.pause();
         if fault == Fault::Unsaid {

@@ -164,7 +164,11 @@ impl Session {
             }
             _ => {
                 let at = world.below(SIZE_MAX as u64) as usize;
-                let at = if world.one_in(2) { at / 4096 * 4096 } else { at };
+                let at = if world.one_in(2) {
+                    at / 4096 * 4096
+                } else {
+                    at
+                };
                 let length = if world.one_in(3) { 9000 } else { 200 };
                 let length = 1 + world.below(length) as usize;
                 let seed = world.below(u64::MAX);
@@ -201,7 +205,11 @@ impl Session {
             .note(format_args!("acknowledged {lsn} of {}", self.epoch));
         let machine = &self.setting.0.hosts[self.host];
         let was_frozen = machine.state.lock().was_frozen;
-        assert!(lsn >= self.acknowledged, "{lsn} after {}", self.acknowledged);
+        assert!(
+            lsn >= self.acknowledged,
+            "{lsn} after {}",
+            self.acknowledged
+        );
         self.acknowledged = lsn;
         let model = self.setting.model();
         model.acknowledged(self.id, self.epoch, lsn, durability, was_frozen);
@@ -210,7 +218,8 @@ impl Session {
     fn snapshot(&mut self, store: &Arc<Store>) -> Result<(), FsError> {
         match store.snapshot(&self.database, None) {
             Ok(snapshot) => assert!(
-                snapshot.lsn >= self.acknowledged || self.writer.should_end(),
+                snapshot.lsn >= self.acknowledged
+                    || self.setting.model().epoch(self.id) > self.epoch,
                 "the snapshot is of {}, and {} was acknowledged",
                 snapshot.lsn,
                 self.acknowledged
