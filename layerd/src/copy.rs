@@ -11,7 +11,6 @@ use crate::disk::DiskFile;
 use crate::error::FsError;
 use crate::lease::HeldLease;
 use crate::store::{Progress, Result, Store, StoreError};
-use crate::transfer::Heartbeat;
 
 const STEP: usize = 1 << 20;
 
@@ -51,7 +50,7 @@ impl Store {
         let new = target
             .catalog()
             .create_database(&database.name, database.retention_s, None)?;
-        let filled = self.fill_copy(&database, lease, target, &new, progress);
+        let filled = self.fill_copy(&database, target, &new, progress);
         if filled.is_err() {
             target.catalog().drop_database(new.id)?;
         }
@@ -62,7 +61,6 @@ impl Store {
     fn fill_copy(
         self: &Arc<Self>,
         database: &Database,
-        lease: &HeldLease,
         target: &Arc<Store>,
         new: &Database,
         progress: Progress<'_>,
@@ -71,13 +69,10 @@ impl Store {
         let rows = self.catalog().layers(database.id)?;
         let total = rows.iter().filter_map(|row| row.bytes).sum();
         let theirs = target.acquire(new)?;
-        let (mut ours_beat, mut their_beat) = (Heartbeat::new(lease), Heartbeat::new(&theirs));
         let mut done = 0;
         let mut copy = || -> Result<()> {
             for row in &rows {
                 self.copy_files(row, target, &mut |bytes| {
-                    ours_beat.beat();
-                    their_beat.beat();
                     done += bytes;
                     progress(done, total);
                 })?;

@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
     /// Moves a file within one file system, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
@@ -105,6 +107,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to).map_err(about(from))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path).map_err(about(path))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {

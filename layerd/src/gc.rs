@@ -15,6 +15,8 @@ use crate::catalog::{CatalogError, Database, Inventory, LayerKind, LayerRow, Lay
 use crate::files::is_open;
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
+use crate::layer::Layer;
+use crate::machine;
 use crate::remote::objects::{LAYERS, Objects};
 use crate::scan::read_header;
 use crate::store::{GcReport, Result, Store, io_error};
@@ -75,7 +77,11 @@ impl Store {
             LayerKind::Delta => &["delta"],
             LayerKind::Image => &["image", "sums"],
         };
-        let mut freed = remove(&self.files().active(layer), dry_run)?;
+        let active = self.files().active(layer);
+        let mut freed = 0;
+        if !active.exists() || !self.may_be_lost(&active, layer)? {
+            freed += remove(&active, dry_run)?;
+        }
         if kind == LayerKind::Image {
             remove(&self.files().hash_note(layer), dry_run)?;
         }
@@ -131,19 +137,25 @@ impl Store {
     }
 
     /// Whether an unsealed layer's file may hold commits that were acknowledged on this host and
-    /// never published: `keep_lost` takes care of those.
-    fn may_be_lost(&self, path: &Path, layer: LayerId) -> bool {
-        let header = self
-            .files()
-            .disk()
-            .open(path, false)
-            .map_err(Into::into)
-            .and_then(|file| read_header(layer, &*file));
-        self.remote().is_some()
-            && header.is_ok_and(|header| {
-                self.head_word(header.database)
-                    .is_some_and(|word| word.epoch == layer.epoch)
-            })
+    /// never published, before its writer was replaced: `keep_lost` takes care of those.
+    fn may_be_lost(&self, path: &Path, layer: LayerId) -> Result<bool> {
+        let Some(file) = self.files().disk().open(path, false).ok() else {
+            return Ok(false);
+        };
+        // The layers that compaction makes begin with no commit of their own.
+        let header = read_header(layer, &*file).ok();
+        let Some(header) = header.filter(|header| header.first_lsn > Lsn::EMPTY) else {
+            return Ok(false);
+        };
+        if self.remote().is_none() {
+            return Ok(false);
+        }
+        match self.catalog().database_by_id(header.database) {
+            Ok(database) => Ok(layer.epoch < database.epoch
+                && self.is_lost(&database, &Layer::new(layer, file))?),
+            Err(CatalogError::NoSuchDatabase(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Layer files that the catalog does not know: left over from something that was killed.
@@ -155,14 +167,12 @@ impl Store {
         report: &mut GcReport,
     ) -> Result<()> {
         let is_orphan = |path: &Path, modified: SystemTime| {
-            let age = SystemTime::now()
-                .duration_since(modified)
-                .unwrap_or_default();
+            let age = machine::age(modified);
             if age < grace {
                 return false;
             }
             // A file is made first and locked then: give it that moment.
-            std::thread::sleep(MAKING_MAX.saturating_sub(age));
+            machine::sleep(MAKING_MAX.saturating_sub(age));
             !is_open(path)
         };
         let mut orphans = HashSet::new();
@@ -206,10 +216,16 @@ impl Store {
             let layer = path
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse().ok());
-            if layer.is_some_and(|layer| self.may_be_lost(&path, layer)) {
+            let is_copy = path.extension().is_some_and(|end| end == "copy");
+            if let Some(layer) = layer.filter(|_| !is_copy)
+                && !self.catalog().knows_layer(layer)?
+                && self.may_be_lost(&path, layer)?
+            {
                 continue;
             }
-            if orphan(&path, modified)? {
+            // A copy is nobody's but the sealing process's that makes it.
+            let is_left_over = is_copy && is_orphan(&path, modified);
+            if is_left_over || orphan(&path, modified)? {
                 report.bytes_freed += remove(&path, dry_run)?;
             }
         }

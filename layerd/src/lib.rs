@@ -37,6 +37,10 @@ mod lease;
 mod load;
 mod local;
 mod log;
+#[cfg(not(feature = "simulation"))]
+mod machine;
+#[cfg(feature = "simulation")]
+pub mod machine;
 mod maintain;
 mod names;
 mod new_image;

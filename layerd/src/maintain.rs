@@ -6,10 +6,11 @@
 //! long as it works.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::compact::Effort;
 use crate::id::DatabaseId;
+use crate::machine::{Instant, sleep};
 use crate::remote::cache::CacheConfig;
 use crate::store::{Result, Store};
 
@@ -115,7 +116,7 @@ impl<'a> Pace<'a> {
     fn rest(&self) {
         // Whoever unmounts waits for this work: then it is no background any more.
         if !(self.ended)() {
-            std::thread::sleep(self.since.get().elapsed().min(Duration::from_millis(20)) * 4);
+            sleep(self.since.get().elapsed().min(Duration::from_millis(20)) * 4);
         }
         self.since.set(Instant::now());
     }

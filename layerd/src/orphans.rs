@@ -51,7 +51,7 @@ impl Store {
             let Ok(key) = object.key.parse::<SegmentKey>() else {
                 return Ok(());
             };
-            let age = object.modified.elapsed().unwrap_or_default();
+            let age = crate::machine::age(object.modified);
             let may_go = gone.contains(&key.database)
                 || known.databases.contains(&key.database)
                     && match grace {

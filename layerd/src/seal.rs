@@ -65,7 +65,7 @@ fn copy_log(files: &Files, row: &LayerRow, end: u64, to: &Path) -> Result<(), Fs
 
 /// Copies the first `end` bytes of a file, over what an earlier attempt may have left.
 pub fn copy_file(files: &Files, source: &dyn DiskFile, end: u64, to: &Path) -> Result<(), FsError> {
-    let _ = std::fs::remove_file(to);
+    let _ = files.disk().remove(to);
     let file = files.disk().create(to)?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -27,8 +27,9 @@ use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotName, Timestamp, random_u64,
 };
 use crate::instance::{self, Instance};
-use crate::lease::{HeldLease, boot_time_ms};
+use crate::lease::HeldLease;
 use crate::load::{Loaded, load};
+use crate::machine::{self, Instant, boot_time_ms};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
@@ -313,9 +314,33 @@ impl Store {
             Some(url) => catalog::open(url)?,
             None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
         };
+        Ok(Store::over(files, catalog, objects, remote))
+    }
+
+    /// Opens a home over a catalog and a remote store that are open already.
+    pub fn open_over(
+        home: &Path,
+        disk: Arc<dyn Disk>,
+        catalog: Arc<dyn Catalog>,
+        remote: Objects,
+    ) -> Result<Arc<Store>> {
+        let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
+        let objects = Objects::local(&home.join(LOCAL))?;
+        let files = Files::open(home, &home.join(LOCAL), disk).map_err(not_opened)?;
+        let cache = Cache::open(home, CacheConfig::default()).map_err(not_opened)?;
+        let files = files.with_tier(Tier::new(remote.clone(), Some(cache)));
+        Ok(Store::over(files, catalog, objects, Some(remote)))
+    }
+
+    fn over(
+        files: Files,
+        catalog: Arc<dyn Catalog>,
+        objects: Objects,
+        remote: Option<Objects>,
+    ) -> Arc<Store> {
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
-        Ok(Arc::new(Store {
+        Arc::new(Store {
             files,
             catalog,
             pins,
@@ -324,7 +349,7 @@ impl Store {
             remote,
             silent: Mutex::default(),
             instance: OnceLock::new(),
-        }))
+        })
     }
 
     /// The home.
@@ -529,7 +554,7 @@ impl Store {
             if lock.is_some() || self.catalog.lease(database.id)?.is_some() {
                 break;
             }
-            std::thread::sleep(LOCK_PAUSE);
+            machine::sleep(LOCK_PAUSE);
             lock = self.writer_lock(database.id)?;
         }
         match lock {
@@ -689,7 +714,7 @@ impl Store {
                     if self.catalog.lease(database.id)?.is_some() {
                         self.catalog.want_lease(database.id)?;
                     }
-                    std::thread::sleep(Duration::from_millis(200));
+                    machine::sleep(Duration::from_millis(200));
                 }
                 result => break result?,
             }
@@ -910,7 +935,7 @@ impl Store {
         let path = self.files.locks().join(format!("seal-{id}"));
         let failed = |error| io_error(&format!("lock {}", path.display()), error);
         let lock = std::fs::File::create(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        machine::lock_file(&lock).map_err(failed)?;
         for row in self
             .catalog
             .layers(id)?

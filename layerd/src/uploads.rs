@@ -20,9 +20,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogError, CommitRange, Head, Rotation, Segment};
 use crate::error::FsError;
@@ -30,6 +28,7 @@ use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::layer::Layer;
 use crate::lease::HeldLease;
 use crate::log::Commit;
+use crate::machine::{Condvar, Instant, Mutex, MutexGuard, sleep};
 use crate::remote::objects::Objects;
 use crate::remote::runtime::CALL_MAX;
 use crate::remote::upload::UploadError;
@@ -262,7 +261,7 @@ impl Uploads {
                     if quiet_since.elapsed() + pause >= time {
                         return Err(error);
                     }
-                    std::thread::sleep(pause);
+                    sleep(pause);
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
@@ -343,7 +342,12 @@ impl Uploads {
                 let rotated = self
                     .catalog
                     .rotate(self.database, lease.epoch(), &rotation, &head);
-                noticed(rotated, lease)?;
+                match rotated {
+                    // An active layer is never taken away: it was rotated by an earlier call whose
+                    // answer was lost, and compacted since.
+                    Err(CatalogError::NoSuchLayer(_)) => {}
+                    rotated => noticed(rotated, lease)?,
+                }
                 self.layers.lock().pending.pop_front();
             }
             return Ok(());

@@ -586,7 +586,8 @@ pub trait Catalog: Send + Sync {
     ) -> Result<()>;
 
     /// Ends an active layer: state becomes rotated (dead at once where it has no commit), and the
-    /// head moves to `head`. Fenced by epoch. Durable.
+    /// head moves to `head`. Fenced by epoch. Durable. A call that repeats one that was done, because
+    /// the answer was lost, does nothing.
     fn rotate(&self, id: DatabaseId, epoch: Epoch, rotation: &Rotation, head: &Head) -> Result<()>;
 
     /// Notes that a rotated layer is sealed. Needs no epoch: a rotated layer's content can't

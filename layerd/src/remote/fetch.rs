@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use super::cache::CacheFile;
 use super::frame::FrameDecoder;
 use super::parts::{Part, Parts};
-use super::runtime::{bounded, runtime};
+use super::runtime::{block_on, bounded, spawn, unblock};
 use super::segment::{Frame, FrameKind, PAGE, SegmentError, TRAILER_LENGTH, Table};
 use super::tier::Tier;
 use crate::catalog::Segment;
@@ -236,11 +236,11 @@ impl RemoteLayer {
             return Ok(());
         }
         self.tier.stats().miss();
-        runtime()?.block_on(async {
+        block_on(async {
             let pieces = self.pieces(at, at + out.len() as u64).await?;
             let missing = self.take_local(&pieces, out, at);
             Ok(self.take_remote(missing, out, at).await?)
-        })
+        })?
     }
 
     /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
@@ -250,9 +250,8 @@ impl RemoteLayer {
         if range.start >= end || self.is_cached(&(range.start..end)) {
             return;
         }
-        let Ok(runtime) = runtime() else { return };
         let this = Arc::clone(self);
-        drop(runtime.spawn(async move {
+        spawn(async move {
             match this.pieces(range.start, end).await {
                 Ok(pieces) => {
                     let mut missing = this.missing(&pieces);
@@ -263,7 +262,7 @@ impl RemoteLayer {
                 }
                 Err(error) => tracing::debug!(%error, "cannot read ahead"),
             }
-        }));
+        });
     }
 
     /// Fetches what is missing of a range into the cache.
@@ -462,11 +461,10 @@ impl RemoteLayer {
                     .collect(),
                 sender,
             };
-            // Called from within the runtime only.
-            drop(tokio::spawn(async move {
+            spawn(async move {
                 let outcome = landing.layer.get_frames(&part, frames, ahead).await;
                 landing.sender.send_replace(Some(Arc::new(outcome)));
-            }));
+            });
         }
         claims
     }
@@ -543,12 +541,12 @@ impl RemoteLayer {
             }
             (good, bad)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok((good, bad)) => {
+        match unblock(work).await {
+            Some((good, bad)) => {
                 done.extend(good);
                 bad
             }
-            Err(_) => {
+            None => {
                 let bad = |frame| (frame, SegmentError::Frame);
                 spare.into_iter().map(bad).collect()
             }

@@ -25,7 +25,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::Url;
 
-use super::runtime::{CALL_MAX, bounded, bounded_by, runtime};
+use super::runtime::{CALL_MAX, block_on, bounded, bounded_by};
 
 /// The folder of layers within a local store.
 pub const LAYERS: &str = "layers";
@@ -213,9 +213,8 @@ impl Objects {
 
     /// Whether the store answers, be it with a refusal, within `time`; the error says why not.
     pub fn answers(&self, time: Duration) -> Result<(), ObjectsError> {
-        let runtime = runtime()?;
         let nobodys = Key::from(NOBODYS);
-        match runtime.block_on(bounded_by(time, self.store.head(&nobodys))) {
+        match block_on(bounded_by(time, self.store.head(&nobodys)))? {
             Err(error @ object_store::Error::Generic { .. }) => Err(error.into()),
             _ => Ok(()),
         }
@@ -258,12 +257,11 @@ impl Objects {
         folder: &str,
         mut each: impl FnMut(Object) -> Result<(), E>,
     ) -> Result<(), E> {
-        let runtime = runtime().map_err(ObjectsError::Io)?;
         let prefix = Key::from(folder);
         let mut listing = self.store.list((!folder.is_empty()).then_some(&prefix));
         loop {
-            let next = runtime
-                .block_on(bounded(listing.try_next()))
+            let next = block_on(bounded(listing.try_next()))
+                .map_err(ObjectsError::Io)?
                 .map_err(ObjectsError::Store)?;
             let Some(meta) = next else { return Ok(()) };
             each(Object {
@@ -277,11 +275,10 @@ impl Objects {
     /// Deletes objects, many with one request where the store can; those that are gone already
     /// are no error. Behind an error some are left: call it again.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<(), ObjectsError> {
-        let runtime = runtime()?;
         let keys: Vec<_> = keys.into_iter().map(|key| Ok(Key::from(key))).collect();
         let mut deleting = self.store.delete_stream(stream::iter(keys).boxed());
         loop {
-            match runtime.block_on(bounded(deleting.try_next())) {
+            match block_on(bounded(deleting.try_next()))? {
                 Ok(Some(_)) | Err(object_store::Error::NotFound { .. }) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(error.into()),

@@ -10,7 +10,6 @@
 //! the store's user is patient: one time for a small object, one for each part of a large one.
 
 use std::io;
-use std::time::Instant;
 
 use bytes::Bytes;
 use object_store::path::Path as Key;
@@ -23,11 +22,12 @@ use super::encode::{Encoder, ReadLayer};
 use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
-use super::runtime::{bounded, bounded_by, runtime};
+use super::runtime::{block_on, bounded, bounded_by, runtime};
 use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
 use crate::id::{DatabaseId, LayerId};
+use crate::machine::Instant;
 
 /// Parts of one upload that are on their way at the same time; one or two more are being made.
 pub const PARTS_IN_FLIGHT: usize = 3;
@@ -99,7 +99,6 @@ pub fn upload(
     let path = Key::from(key.as_str());
     let unread = |source| UploadError::Layer { layer, source };
     let failed = |source| UploadError::Store { layer, source };
-    let runtime = runtime().map_err(|error| failed(error.into()))?;
     let mut encoder = Encoder::new(layer, range.begin, range.end, range.layout).map_err(unread)?;
     let mut parts = vec![encoder.next_part(read).map_err(unread)?];
     if !encoder.is_done() {
@@ -109,10 +108,11 @@ pub fn upload(
     let mut since = Instant::now();
     if encoder.is_done() {
         let payload: PutPayload = parts.into_iter().map(Bytes::from).collect();
-        runtime
-            .block_on(bounded_by(patience, objects.store().put(&path, payload)))
+        block_on(bounded_by(patience, objects.store().put(&path, payload)))
+            .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
     } else {
+        let runtime = runtime().map_err(|error| failed(error.into()))?;
         let _permit = runtime.block_on(LARGE.acquire());
         let begun = objects.store().put_multipart(&path);
         let begun = runtime.block_on(bounded_by(patience, begun));
@@ -139,12 +139,12 @@ pub fn upload(
         commits: range.commits,
     };
     let left = patience.saturating_sub(since.elapsed());
-    let stored = runtime
-        .block_on(bounded_by(
-            left,
-            read_back(objects, &path, &segment, &table),
-        ))
-        .map_err(|error| failed(error.into()))?;
+    let stored = block_on(bounded_by(
+        left,
+        read_back(objects, &path, &segment, &table),
+    ))
+    .map_err(|error| failed(error.into()))?
+    .map_err(|error| failed(error.into()))?;
     match stored {
         Ok(()) => Ok(segment),
         Err(source) => Err(UploadError::Different {
