@@ -857,17 +857,22 @@ impl Store {
         reference: &Ref,
         new: &DatabaseName,
     ) -> Result<Database> {
-        let database = self.database(source)?;
-        let state = self.resolve(&database, reference)?;
-        let base = Base {
-            database: database.id,
-            point: state.point,
-        };
-        Ok(self.catalog.create_database(
-            new,
-            database.retention_s,
-            Some((base, state.time, state.written_bytes)),
-        )?)
+        let mut tries = 0;
+        loop {
+            let database = self.database(source)?;
+            let state = self.resolve(&database, reference)?;
+            let base = Base {
+                database: database.id,
+                point: state.point,
+            };
+            let start = (base, state.time, state.written_bytes);
+            let retention_s = database.retention_s;
+            match self.catalog.create_database(new, retention_s, Some(start)) {
+                // Compaction came in between: look again.
+                Err(CatalogError::NoSuchLayer(_)) if tries < 5 => tries += 1,
+                made => return Ok(made?),
+            }
+        }
     }
 
     /// Adds a commit with the image of `reference`; refused while mounted for writing.
@@ -875,9 +880,18 @@ impl Store {
         let database = self.catalog.database(name)?;
         let lease = self.acquire(&database)?;
         let result = self.recover_layers(database.id, &lease).and_then(|()| {
-            let database = self.database(name)?;
-            let state = self.resolve(&database, reference)?;
-            self.add_restoring_layer(&database, &lease, &state)
+            let mut tries = 0;
+            loop {
+                let database = self.database(name)?;
+                let state = self.resolve(&database, reference)?;
+                match self.add_restoring_layer(&database, &lease, &state) {
+                    // Compaction came in between: look again.
+                    Err(StoreError::Catalog(CatalogError::NoSuchLayer(_))) if tries < 5 => {
+                        tries += 1;
+                    }
+                    restored => return restored,
+                }
+            }
         });
         lease.release()?;
         result
