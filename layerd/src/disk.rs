@@ -75,6 +75,40 @@ pub(crate) fn read_checked<T, E: From<io::Error>>(
 fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
+/// What is copied at a time.
+const COPY_STEP: u64 = 1 << 20;
+
+/// Copies the first `length` bytes of a file to a new one, over what an earlier attempt may have
+/// left, and syncs it; zeros become a hole. `copied` is called with how much each step brought.
+pub(crate) fn copy(
+    disk: &dyn Disk,
+    source: &dyn DiskFile,
+    length: u64,
+    to: &Path,
+    copied: &mut dyn FnMut(u64),
+) -> io::Result<()> {
+    let _ = std::fs::remove_file(to);
+    let target = disk.create(to)?;
+    target.set_length(length)?;
+    let mut buffer = vec![0; COPY_STEP as usize];
+    let mut at = 0;
+    while at < length {
+        let bytes = &mut buffer[..(length - at).min(COPY_STEP) as usize];
+        if source.read_at(bytes, at)? < bytes.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("what is copied to {} ends before {length}", to.display()),
+            ));
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            target.write_at(&[bytes], at)?;
+        }
+        at += bytes.len() as u64;
+        copied(bytes.len() as u64);
+    }
+    target.sync()
+}
+
 
 /// The operating system's own files.
 #[derive(Clone, Copy, Debug, Default)]
