@@ -30,7 +30,7 @@ impl Store {
             )));
         }
         let lease = self.acquire(&database)?;
-        let copied = self.copy_held(&database, &lease, target, progress);
+        let copied = lease.keep(|| self.copy_held(&database, &lease, target, progress));
         lease.release()?;
         copied
     }
@@ -48,7 +48,7 @@ impl Store {
         let new = target
             .catalog()
             .create_database(&database.name, database.retention_s, None)?;
-        let filled = self.fill_copy(&database, lease, target, &new, progress);
+        let filled = self.fill_copy(&database, target, &new, progress);
         if filled.is_err() {
             target.catalog().drop_database(new.id)?;
         }
@@ -59,7 +59,6 @@ impl Store {
     fn fill_copy(
         self: &Arc<Self>,
         database: &Database,
-        lease: &HeldLease,
         target: &Arc<Store>,
         new: &Database,
         progress: Progress<'_>,
@@ -68,13 +67,10 @@ impl Store {
         let rows = self.catalog().layers(database.id)?;
         let total = rows.iter().filter_map(|row| row.bytes).sum();
         let theirs = target.acquire(new)?;
-        let (mut ours_beat, mut their_beat) = (Heartbeat::new(lease), Heartbeat::new(&theirs));
         let mut done = 0;
-        let mut copy = || -> Result<()> {
+        let copy = || -> Result<()> {
             for row in &rows {
                 self.copy_files(row, target, &mut |bytes| {
-                    ours_beat.beat();
-                    their_beat.beat();
                     done += bytes;
                     progress(done, total);
                 })?;
@@ -102,7 +98,7 @@ impl Store {
             }
             Ok(())
         };
-        let copied = copy();
+        let copied = theirs.keep(copy);
         theirs.release()?;
         copied
     }

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -103,15 +103,19 @@ impl HeldLease {
         }
     }
 
-    /// Renews it, as often as it takes, while `work` goes on.
+    /// Renews it, as often as it takes, until the other end of `done` is dropped.
+    pub fn renew_until(&self, done: &Receiver<()>) {
+        while done.recv_timeout(LEASE_HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+            self.renew();
+        }
+    }
+
+    /// Renews it, as often as it takes, while `work` goes on, which may wait for a store longer than
+    /// a lease lasts.
     pub fn keep<T>(&self, work: impl FnOnce() -> T) -> T {
-        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let (done, is_done) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(move || {
-                while is_done.recv_timeout(LEASE_HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-                    self.renew();
-                }
-            });
+            scope.spawn(move || self.renew_until(&is_done));
             let result = work();
             drop(done);
             result

@@ -462,7 +462,7 @@ impl Store {
 
     fn recover_dead(self: &Arc<Self>, database: &Database) -> Result<()> {
         let lease = self.acquire(database)?;
-        let recovered = self.recover_layers(database.id, &lease);
+        let recovered = lease.keep(|| self.recover_layers(database.id, &lease));
         lease.release()?;
         recovered
     }
@@ -795,7 +795,8 @@ impl Store {
     pub fn restore(self: &Arc<Self>, name: &DatabaseName, reference: &Ref) -> Result<Lsn> {
         let database = self.catalog.database(name)?;
         let lease = self.acquire(&database)?;
-        let result = self.recover_layers(database.id, &lease).and_then(|()| {
+        let result = lease.keep(|| {
+            self.recover_layers(database.id, &lease)?;
             let database = self.database(name)?;
             let state = self.resolve(&database, reference)?;
             self.add_restoring_layer(&database, &lease, &state)

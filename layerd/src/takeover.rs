@@ -303,7 +303,7 @@ impl Store {
             return Ok(name);
         }
         let lease = self.acquire(&clone)?;
-        let filled = self.fill_lost(&clone, &lease, base, &parts);
+        let filled = lease.keep(|| self.fill_lost(&clone, &lease, base, &parts));
         lease.release()?;
         filled?;
         tracing::warn!(clone = %name, "commits that were acknowledged on this host and never published are kept as a clone");

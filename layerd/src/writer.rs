@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
 use crate::layer::{Cache, Layer};
-use crate::lease::{HeldLease, LEASE_HEARTBEAT};
+use crate::lease::HeldLease;
 use crate::log::{Commit, Log, NextLayer};
 use crate::maintain::Caretaker;
 use crate::names::Naming;
@@ -69,6 +70,9 @@ pub enum RenameMode {
 pub struct Writer {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Renews the lease until the sender is dropped, after everything else: closing may take longer
+    /// than a lease lasts.
+    heartbeat: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 /// What the writer's threads share.
@@ -169,7 +173,7 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Writer, StoreError> {
         let epoch = lease.epoch();
-        store.recover_layers(database.id, &lease)?;
+        lease.keep(|| store.recover_layers(database.id, &lease))?;
         let database = store.catalog().database_by_id(database.id)?;
         let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
         let hold = Arc::new(Hold {
@@ -231,25 +235,21 @@ impl Writer {
             wake: Condvar::new(),
         });
         shared.announce(&layer, database.head.point, first_lsn, written_bytes)?;
-        let spawn = |name: &str, run: fn(&Shared)| {
-            let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            thread
-                .spawn(move || run(&shared))
-                .map_err(|e| io_error("start a thread", e))
-        };
         let publish = match &shared.uploads {
             None => Shared::publish_loop,
             Some(_) => Shared::upload_loop,
         };
         let threads = vec![
-            spawn("publish", publish)?,
-            spawn("lease", Shared::lease_loop)?,
-            spawn("maintenance", Shared::maintenance_loop)?,
+            spawn("publish", &shared, publish)?,
+            spawn("maintenance", &shared, Shared::maintenance_loop)?,
         ];
+        let (end, is_ended) = channel();
+        let renew = move |shared: &Shared| shared.lease.renew_until(&is_ended);
+        let heartbeat = (end, spawn("lease", &shared, renew)?);
         Ok(Writer {
             shared,
             threads: Mutex::new(threads),
+            heartbeat: Mutex::new(Some(heartbeat)),
         })
     }
 
@@ -619,16 +619,27 @@ impl Writer {
         let _rotation = shared.rotation.lock();
         // One more heartbeat: sealing and the last sync should not run out of time.
         shared.lease.renew();
-        let result = shared.lease.keep(|| {
-            let synced = self.sync().map_err(StoreError::from);
-            synced.and_then(|_| shared.end())
-        });
+        let synced = self.sync().map_err(StoreError::from);
+        let result = synced.and_then(|_| shared.end());
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }
+        self.stop_heartbeat();
         let released = shared.lease.release().map_err(StoreError::from);
         result.and(released)
     }
+}
+
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    run: impl FnOnce(&Shared) + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread
+        .spawn(move || run(&shared))
+        .map_err(|e| io_error("start a thread", e))
 }
 
 impl Writer {
@@ -643,11 +654,19 @@ impl Writer {
             let _ = thread.join();
         }
     }
+
+    fn stop_heartbeat(&self) {
+        if let Some((end, thread)) = self.heartbeat.lock().take() {
+            drop(end);
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop_threads();
+        self.stop_heartbeat();
     }
 }
 
@@ -733,17 +752,6 @@ impl Shared {
     fn upload_loop(&self) {
         if let Some(uploads) = &self.uploads {
             uploads.run(&self.lease);
-        }
-    }
-
-    fn lease_loop(&self) {
-        let mut publishing = self.publishing.lock();
-        let mut next = Instant::now() + LEASE_HEARTBEAT;
-        while !publishing.ended {
-            if self.wake.wait_until(&mut publishing, next).timed_out() {
-                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
-                next = Instant::now() + LEASE_HEARTBEAT;
-            }
         }
     }
 
