@@ -53,6 +53,22 @@ pub struct StoreConfig {
     pub meta: Option<String>,
     /// `file:PATH`; default `<home>/objects`.
     pub objects: Option<String>,
+    /// How much of the disk is for what a remote store has too: the cache, and local copies of
+    /// layers that were written here, each.
+    pub cache: CacheConfig,
+}
+
+impl StoreConfig {
+    /// A home with everything in it, as it is where nothing else is said.
+    #[must_use]
+    pub fn of_home(home: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig {
+            home: home.into(),
+            meta: None,
+            objects: None,
+            cache: CacheConfig::default(),
+        }
+    }
 }
 
 impl fmt::Debug for StoreConfig {
@@ -61,6 +77,7 @@ impl fmt::Debug for StoreConfig {
             .field("home", &self.home)
             .field("meta", &self.meta.as_deref().map(without_credentials))
             .field("objects", &self.objects)
+            .field("cache", &self.cache)
             .finish()
     }
 }
@@ -249,6 +266,8 @@ pub struct Store {
     objects: Objects,
     /// The store of layers, where that is not this directory.
     remote: Option<Objects>,
+    /// How much of the disk is for what the remote store has too.
+    cache: CacheConfig,
     instance: OnceLock<Instance>,
 }
 
@@ -296,7 +315,7 @@ impl Store {
         let files = match &remote {
             Some(objects) => {
                 // A home that can't be written reads without a cache.
-                let cache = Cache::open(&home, CacheConfig::default())
+                let cache = Cache::open(&home, config.cache)
                     .inspect_err(|error| tracing::warn!(%error, "there is no cache"));
                 files.with_tier(Tier::new(objects.clone(), cache.ok()))
             }
@@ -315,6 +334,7 @@ impl Store {
             hashes,
             objects,
             remote,
+            cache: config.cache,
             instance: OnceLock::new(),
         }))
     }
@@ -347,6 +367,17 @@ impl Store {
     /// The store of layers, if it is not a directory in which they are read in place.
     pub(crate) fn remote(&self) -> Option<&Objects> {
         self.remote.as_ref()
+    }
+
+    /// How much of the disk is for what a remote store has too.
+    pub(crate) fn cache_limits(&self) -> CacheConfig {
+        self.cache
+    }
+
+    /// Whether layers are in a store from which they may have to be fetched.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// The row of a layer that is complete in this home's files, with all its segments where the
