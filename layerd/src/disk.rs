@@ -46,6 +46,10 @@ pub trait DiskFile: Send + Sync {
     /// The open file itself, for what only the operating system can do with it; `None` where the
     /// bytes are not all in one file of this machine.
     fn file(&self) -> Option<&Arc<File>>;
+    /// Whether all of these bytes are on a disk of this machine.
+    fn is_here(&self, _begin: u64, _length: u64) -> bool {
+        true
+    }
     /// What was read there did not match its checksum. `true`: it was a copy, which is dropped;
     /// reading once more may bring the right bytes.
     fn mistrust(&self, _begin: u64, _length: u64) -> bool {
@@ -71,10 +75,6 @@ pub(crate) fn read_checked<T, E: From<io::Error>>(
     }
 }
 
-/// The error, and which file it is about.
-fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
 /// What is copied at a time.
 const COPY_STEP: u64 = 1 << 20;
 
@@ -109,6 +109,10 @@ pub(crate) fn copy(
     target.sync()
 }
 
+/// The error, and which file it is about.
+fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
 
 /// The operating system's own files.
 #[derive(Clone, Copy, Debug, Default)]
