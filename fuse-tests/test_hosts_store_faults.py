@@ -8,13 +8,14 @@ import errno
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.cluster import NewHost
 from harness.duck import Clients, DuckError, Version
-from harness.hosts import REMOTE, SLACK_S, Host, Store, local, take_over, write_database
+from harness.hosts import LEASE_S, REMOTE, SLACK_S, Host, Store, local, take_over, write_database
 from harness.openduck import Mount
 from harness.posix import pattern
 from harness.processes import wait_until
@@ -456,6 +457,20 @@ def test_killed_uploads_leave_only_what_gc_finds(
     beta.run("gc", "--grace", "0s", timeout_s=120)
     assert sum(store.object_sizes().values()) <= 1.2 * image + 2 * MIB, store.object_sizes()
     beta.verify("--deep")
+
+
+@pytest.mark.limit(180)
+def test_an_import_may_take_longer_than_a_lease_lasts(host: NewHost, tmp_path: Path) -> None:
+    """The lease is renewed while a large file is on its way over a thin line."""
+    alpha = host("alpha")
+    alpha.objects.shape(bytes_per_s=MIB)
+    size = int((LEASE_S + SLACK_S) * MIB)
+    file = tmp_path / "large.duckdb"
+    file.write_bytes(os.urandom(size))
+    begun = time.monotonic()
+    alpha.run("import", str(file), "mydb", timeout_s=120)
+    assert time.monotonic() - begun > LEASE_S, "that shows nothing"
+    assert alpha.json("show", "mydb")
 
 
 @pytest.mark.limit(300)

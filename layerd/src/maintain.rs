@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::compact::Effort;
 use crate::id::DatabaseId;
 use crate::machine::{Instant, sleep};
-use crate::remote::cache::CacheConfig;
 use crate::store::{Result, Store};
 
 /// How often each kind of care is looked at.
@@ -58,7 +57,7 @@ impl Caretaker {
             self.waiting_since = Instant::now();
         }
         let replaced = self.care(may_seal, ended)?;
-        let dropped = self.store.drop_local_copies(CacheConfig::default())?;
+        let dropped = self.store.drop_local_copies(self.store.cache_limits())?;
         if dropped > 0 {
             tracing::info!(dropped, "dropped local copies of layers that the store has");
         }

@@ -55,6 +55,22 @@ pub struct StoreConfig {
     pub meta: Option<String>,
     /// `file:PATH`; default `<home>/objects`.
     pub objects: Option<String>,
+    /// How much of the disk is for what a remote store has too: the cache, and local copies of
+    /// layers that were written here, each.
+    pub cache: CacheConfig,
+}
+
+impl StoreConfig {
+    /// A home with everything in it, as it is where nothing else is said.
+    #[must_use]
+    pub fn of_home(home: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig {
+            home: home.into(),
+            meta: None,
+            objects: None,
+            cache: CacheConfig::default(),
+        }
+    }
 }
 
 impl fmt::Debug for StoreConfig {
@@ -63,6 +79,7 @@ impl fmt::Debug for StoreConfig {
             .field("home", &self.home)
             .field("meta", &self.meta.as_deref().map(without_credentials))
             .field("objects", &self.objects)
+            .field("cache", &self.cache)
             .finish()
     }
 }
@@ -257,6 +274,8 @@ pub struct Store {
     remote: Option<Objects>,
     /// When that did not answer.
     silent: Mutex<Option<Instant>>,
+    /// How much of the disk is for what the remote store has too.
+    cache: CacheConfig,
     instance: OnceLock<Instance>,
 }
 
@@ -304,7 +323,7 @@ impl Store {
         let files = match &remote {
             Some(objects) => {
                 // A home that can't be written reads without a cache.
-                let cache = Cache::open(&home, CacheConfig::default())
+                let cache = Cache::open(&home, config.cache)
                     .inspect_err(|error| tracing::warn!(%error, "there is no cache"));
                 files.with_tier(Tier::new(objects.clone(), cache.ok()))
             }
@@ -314,7 +333,7 @@ impl Store {
             Some(url) => catalog::open(url)?,
             None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
         };
-        Ok(Store::over(files, catalog, objects, remote))
+        Ok(Store::over(files, catalog, objects, remote, config.cache))
     }
 
     /// Opens a home over a catalog and a remote store that are open already.
@@ -327,9 +346,10 @@ impl Store {
         let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
         let objects = Objects::local(&home.join(LOCAL))?;
         let files = Files::open(home, &home.join(LOCAL), disk).map_err(not_opened)?;
-        let cache = Cache::open(home, CacheConfig::default()).map_err(not_opened)?;
+        let config = CacheConfig::default();
+        let cache = Cache::open(home, config).map_err(not_opened)?;
         let files = files.with_tier(Tier::new(remote.clone(), Some(cache)));
-        Ok(Store::over(files, catalog, objects, Some(remote)))
+        Ok(Store::over(files, catalog, objects, Some(remote), config))
     }
 
     fn over(
@@ -337,6 +357,7 @@ impl Store {
         catalog: Arc<dyn Catalog>,
         objects: Objects,
         remote: Option<Objects>,
+        cache: CacheConfig,
     ) -> Arc<Store> {
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
@@ -348,6 +369,7 @@ impl Store {
             objects,
             remote,
             silent: Mutex::default(),
+            cache,
             instance: OnceLock::new(),
         })
     }
@@ -380,6 +402,17 @@ impl Store {
     /// The store of layers, if it is not a directory in which they are read in place.
     pub(crate) fn remote(&self) -> Option<&Objects> {
         self.remote.as_ref()
+    }
+
+    /// How much of the disk is for what a remote store has too.
+    pub(crate) fn cache_limits(&self) -> CacheConfig {
+        self.cache
+    }
+
+    /// Whether layers are in a store from which they may have to be fetched.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// The row of a layer that is complete in this home's files, with all its segments where the

@@ -15,7 +15,6 @@ use crate::frozen::FileKind;
 use crate::id::{DatabaseName, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image;
 use crate::layer::Cache;
-use crate::lease::HeldLease;
 use crate::names::MAIN;
 use crate::new_image::write_image;
 use crate::new_layer::NewLayer;
@@ -143,7 +142,7 @@ impl Store {
         }
         let database = self.create(name)?;
         let imported = self.acquire(&database).and_then(|lease| {
-            let result = self.import_into(&database, &lease, &main, &companions, progress);
+            let result = self.import_into(&database, lease.epoch(), &main, &companions, progress);
             lease.release()?;
             result
         });
@@ -159,12 +158,11 @@ impl Store {
     fn import_into(
         &self,
         database: &Database,
-        lease: &HeldLease,
+        epoch: Epoch,
         main: &Source,
         companions: &[Source],
         progress: Progress<'_>,
     ) -> Result<()> {
-        let epoch = lease.epoch();
         let total = main.size + companions.iter().map(|source| source.size).sum::<u64>();
         let time = Timestamp::now();
         let mut layer = NewLayer::begin(self.files(), database.id, epoch, None, Lsn(1), 0)?;

@@ -20,7 +20,7 @@ use crate::instance;
 use crate::layer::Layer;
 use crate::load::{note_payload, read_image_header};
 use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
-use crate::remote::cache::{Cache, CacheConfig};
+use crate::remote::cache::Cache;
 use crate::remote::file::RemoteFile;
 use crate::remote::objects::Objects;
 use crate::remote::prefetch::prefetch;
@@ -98,7 +98,7 @@ impl Passage {
         let directory = store.home().join(name);
         let failed = |error| io_error(&format!("make {}", directory.display()), error);
         std::fs::create_dir(&directory).map_err(failed)?;
-        let cache = Cache::open(&directory, CacheConfig::default()).map_err(failed)?;
+        let cache = Cache::open(&directory, store.cache_limits()).map_err(failed)?;
         Ok(Passage {
             tier: Tier::new(objects.clone(), Some(Arc::clone(&cache))),
             cache,

@@ -625,9 +625,7 @@ impl Writer {
         let released = shared.lease.release().map_err(StoreError::from);
         result.and(released)
     }
-}
 
-impl Writer {
     fn stop_threads(&self) {
         self.shared.publishing.lock().ended = true;
         self.shared.wake.notify_all();

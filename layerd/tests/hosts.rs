@@ -29,9 +29,9 @@ fn name(text: &str) -> DatabaseName {
 /// A host with this home; all hosts below one directory share catalog and store.
 fn host(all: &Path, home: &str) -> Arc<Store> {
     Store::open(&StoreConfig {
-        home: all.join(home),
         meta: Some(format!("sqlite:{}", all.join("catalog.db").display())),
         objects: Some(format!("file:{}?shared", all.join("bucket").display())),
+        ..StoreConfig::of_home(all.join(home))
     })
     .unwrap()
 }
@@ -425,14 +425,7 @@ fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
 #[test]
 fn a_replaced_writer_of_the_same_home_harms_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let open = || {
-        let config = StoreConfig {
-            home: home.path().to_owned(),
-            meta: None,
-            objects: None,
-        };
-        Store::open(&config).unwrap()
-    };
+    let open = || Store::open(&StoreConfig::of_home(home.path())).unwrap();
     replaced_writer_goes_on(&open(), &open());
 }
 

@@ -1,5 +1,5 @@
-//! Where a command works: home, catalog and objects, from flags, environment, the home's
-//! `openduck.toml` and defaults, in this order.
+//! Where a command works: home, catalog, objects and the cache's size, from flags, environment, the
+//! home's `openduck.toml` and defaults, in this order.
 //!
 //! The catalog's URL may hold a password (`postgres://USER:PASSWORD@HOST/DATABASE`): it is passed on
 //! as it is, and never printed.
@@ -12,10 +12,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytesize::ByteSize;
 use layerd::store::StoreConfig;
 use serde::Deserialize;
 
+use super::format;
+
 const FILE_NAME: &str = "openduck.toml";
+
+/// A smaller cache would be emptied of what was fetched ahead before that is read. Arithmetic: 32 MiB
+/// ahead of each of some readers, and what is evicted at a time.
+const CACHE_BYTES_MIN: u64 = 256 << 20;
 
 /// What `openduck.toml` may hold.
 #[derive(Debug, Default, Deserialize)]
@@ -25,6 +32,8 @@ struct File {
     meta: Option<String>,
     /// `file:PATH`, a path below the home.
     objects: Option<String>,
+    /// As [`cache_size`] takes it.
+    cache_size: Option<String>,
 }
 
 /// What flags, or else the environment, say.
@@ -33,6 +42,7 @@ pub(crate) struct Given {
     pub(crate) home: Option<PathBuf>,
     pub(crate) meta: Option<String>,
     pub(crate) objects: Option<String>,
+    pub(crate) cache_size: Option<String>,
 }
 
 /// Settles where to work. `environment` answers for `XDG_DATA_HOME` and `HOME`.
@@ -46,20 +56,38 @@ pub(crate) fn resolve(
         None => default_home(environment)?,
     };
     let file = read_file(&home)?;
-    let choose = |given: Option<String>, file: Option<String>| {
-        let given = given.filter(|value| !value.is_empty());
-        let file = file.filter(|value| !value.is_empty());
-        match (given, file) {
-            (Some(url), _) => Some(absolute(&url, directory)),
-            (None, Some(url)) => Some(absolute(&url, &home)),
-            (None, None) => None,
-        }
+    let some = |value: Option<String>| value.filter(|value| !value.is_empty());
+    let choose = |given: Option<String>, file: Option<String>| match (some(given), some(file)) {
+        (Some(url), _) => Some(absolute(&url, directory)),
+        (None, Some(url)) => Some(absolute(&url, &home)),
+        (None, None) => None,
     };
-    Ok(StoreConfig {
-        meta: choose(given.meta, file.meta),
-        objects: choose(given.objects, file.objects),
-        home,
-    })
+    let meta = choose(given.meta, file.meta);
+    let objects = choose(given.objects, file.objects);
+    let mut config = StoreConfig {
+        meta,
+        objects,
+        ..StoreConfig::of_home(home)
+    };
+    if let Some(size) = some(given.cache_size).or(some(file.cache_size)) {
+        config.cache.bytes_max = cache_size(&size)?;
+    }
+    Ok(config)
+}
+
+/// How large the cache may be, in bytes: `20GiB`, `1.5 TB`, or a plain number.
+fn cache_size(text: &str) -> Result<u64> {
+    let ByteSize(bytes) = text.parse().map_err(|_| {
+        anyhow!("{text:?} is no size for the cache; write it like 20GiB, 1.5TB or 500000000")
+    })?;
+    if bytes < CACHE_BYTES_MIN {
+        bail!(
+            "a cache of {} would be emptied before it is read; give it {} at least",
+            format::size(bytes),
+            format::size(CACHE_BYTES_MIN)
+        );
+    }
+    Ok(bytes)
 }
 
 fn default_home(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
@@ -89,7 +117,7 @@ fn read_file(home: &Path) -> Result<File> {
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         anyhow!(
-            "{}, line {line}: {}; it may hold `meta` and `objects`, each a string",
+            "{}, line {line}: {}; it may hold `meta`, `objects` and `cache_size`, each a string",
             path.display(),
             error.message()
         )
@@ -110,6 +138,8 @@ pub(crate) fn absolute(url: &str, base: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use layerd::remote::cache::CacheConfig;
+
     use super::*;
 
     fn nowhere(_: &str) -> Option<PathBuf> {
@@ -128,7 +158,7 @@ mod tests {
         let given = Given {
             home: Some(home.path().to_owned()),
             meta: Some("sqlite:mine.db".into()),
-            objects: None,
+            ..Given::default()
         };
         let config = resolve(given, Path::new("/work"), nowhere).unwrap();
         assert_eq!(config.meta.as_deref(), Some("sqlite:/work/mine.db"));
@@ -143,9 +173,39 @@ mod tests {
             home: Some(home.path().to_owned()),
             meta: Some(String::new()),
             objects: Some(String::new()),
+            cache_size: Some(String::new()),
         };
         let config = resolve(given, Path::new("/"), nowhere).unwrap();
         assert_eq!((config.meta, config.objects), (None, None));
+        assert_eq!(config.cache, CacheConfig::default());
+    }
+
+    #[test]
+    fn the_caches_size_is_a_setting() {
+        let home = home_with("cache_size = '2 TiB'");
+        let size = |given: &str| {
+            let given = Given {
+                home: Some(home.path().to_owned()),
+                cache_size: Some(given.to_owned()),
+                ..Given::default()
+            };
+            resolve(given, Path::new("/"), nowhere).map(|config| config.cache)
+        };
+        assert_eq!(size("").unwrap().bytes_max, 2 << 40);
+        for (given, bytes) in [
+            ("300MiB", 300 << 20),
+            ("1.5 GB", 1_500_000_000),
+            ("268435456", 256 << 20),
+        ] {
+            let cache = size(given).unwrap();
+            assert_eq!(cache.bytes_max, bytes, "{given}");
+            let default = CacheConfig::default();
+            assert_eq!(cache.free_percent_min, default.free_percent_min);
+        }
+        for given in ["much", "-1GiB", "20 gigs", "0", "255MiB"] {
+            let message = size(given).unwrap_err().to_string();
+            assert!(message.contains("cache"), "{given}: {message}");
+        }
     }
 
     #[test]

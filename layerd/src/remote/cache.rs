@@ -218,6 +218,12 @@ impl CacheFile {
         Ok(())
     }
 
+    /// Whether what is fetched now can be kept: there was room when the budget was looked at last.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.cache.has_room.load(Ordering::Relaxed)
+    }
+
     /// Whether `begin..end` can be read from here.
     #[must_use]
     pub fn is_present(&self, begin: u64, end: u64) -> bool {

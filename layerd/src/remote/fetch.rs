@@ -29,22 +29,34 @@ use super::tier::Tier;
 use crate::catalog::Segment;
 use crate::id::LayerId;
 
-/// GETs that are under way in this process at the same time.
+/// The most that one GET brings, as stored and as decoded. A link of less than 6 Mbit/s would not
+/// bring [`IN_FLIGHT`] of them within the time that a call may take.
+pub const GET_MAX: u64 = 4 << 20;
+/// The most that all GETs bring that are under way in this process at the same time, in GETs of the
+/// greatest length. Arithmetic: 16 of them, twice 4 MiB, are 128 MiB; at 50 ms each they bring
+/// 1 GB/s, more than the link does.
 pub const IN_FLIGHT: usize = 16;
 /// Of these, so many may be for what nobody waits for yet.
 const IN_FLIGHT_AHEAD: usize = 12;
-/// The most that one GET brings, as stored and as decoded. Arithmetic: 16 of them, twice 4 MiB,
-/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does. A link of less than
-/// 6 Mbit/s would not bring 16 of them within the time that a call may take.
-pub const GET_MAX: u64 = 4 << 20;
+/// A GET counts by what it brings, and at least as so much: many places of a file are read ahead
+/// block by block. Arithmetic: 64 at a time, and 48 blocks of 256 KiB ahead bring 250 MB/s at 50 ms.
+const GET_MIN: u64 = 1 << 20;
+/// One permit stands for so much.
+const PERMIT: u64 = 256 << 10;
 /// Bytes between two frames that are fetched along rather than asked for apart: 256 KiB take 2 ms
 /// at 1 Gbit/s, a request takes longer.
 const GAP_MAX: u64 = 256 << 10;
 /// Objects up to this length are fetched whole, when their table is.
 const SMALL: u64 = 1 << 20;
 
-static ALL: Semaphore = Semaphore::const_new(IN_FLIGHT);
-static AHEAD: Semaphore = Semaphore::const_new(IN_FLIGHT_AHEAD);
+const PERMITS_EACH: usize = (GET_MAX / PERMIT) as usize;
+static ALL: Semaphore = Semaphore::const_new(IN_FLIGHT * PERMITS_EACH);
+static AHEAD: Semaphore = Semaphore::const_new(IN_FLIGHT_AHEAD * PERMITS_EACH);
+
+/// How many permits a GET takes.
+fn permits(bytes: u64) -> u32 {
+    bytes.clamp(GET_MIN, GET_MAX).div_ceil(PERMIT) as u32
+}
 
 /// Why bytes of a remote layer can't be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -246,6 +258,10 @@ impl RemoteLayer {
     /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
     /// asks for `read`, at once and with nothing else.
     pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>, read: Range<u64>) {
+        // What can't be kept would be fetched again.
+        if !self.cached.as_ref().is_some_and(|cached| cached.has_room()) {
+            return;
+        }
         let end = range.end.min(self.end());
         if range.start >= end || self.is_cached(&(range.start..end)) {
             return;
@@ -476,15 +492,17 @@ impl RemoteLayer {
         frames: Vec<Frame>,
         ahead: bool,
     ) -> (HashMap<u64, Vec<u8>>, Option<FetchError>) {
+        let begin = frames.first().map_or(0, |frame| frame.at);
+        let end = frames.last().map_or(0, Frame::stored_end);
+        let decoded: u64 = frames.iter().map(|frame| u64::from(frame.length)).sum();
+        let count = permits(decoded.max(end - begin));
         // Neither is ever closed.
         let _ahead = if ahead {
-            AHEAD.acquire().await.ok()
+            AHEAD.acquire_many(count).await.ok()
         } else {
             None
         };
-        let _permit = ALL.acquire().await.ok();
-        let begin = frames.first().map_or(0, |frame| frame.at);
-        let end = frames.last().map_or(0, Frame::stored_end);
+        let _all = ALL.acquire_many(count).await.ok();
         let mut done = HashMap::new();
         let bytes = match self.get(part, begin..end).await {
             Ok(bytes) => bytes,
@@ -578,7 +596,7 @@ impl RemoteLayer {
         if let Some(table) = self.tier.tables().get(part.number) {
             return Ok(table);
         }
-        let _permit = ALL.acquire().await.ok();
+        let _all = ALL.acquire_many(permits(SMALL)).await.ok();
         let mut length = if segment.bytes <= SMALL {
             segment.bytes
         } else {

@@ -23,7 +23,7 @@ use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
 use super::runtime::{block_on, bounded, bounded_by, runtime};
-use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
+use super::segment::{ENTRY_LENGTH, SEGMENT, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
 use crate::id::{DatabaseId, LayerId};
@@ -74,7 +74,7 @@ pub struct Range<'a> {
     pub layer: LayerId,
     /// Its first byte; a multiple of 4096.
     pub begin: u64,
-    /// Behind the last; at most [`SEGMENT_MAX`] further, see [`split`].
+    /// Behind the last; see [`split`].
     pub end: u64,
     /// Where frames are cut.
     pub layout: &'a Layout,
@@ -82,10 +82,21 @@ pub struct Range<'a> {
     pub commits: Option<CommitRange>,
 }
 
-/// The ranges of the segments in which `begin..end` of a sealed layer, or of an image, is uploaded.
+/// The ranges of the segments in which `begin..end` of a layer is uploaded; `begin` is a multiple of
+/// 4096, and so is each of theirs.
 pub fn split(begin: u64, end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    let steps = (begin..end).step_by(SEGMENT_MAX as usize);
-    steps.map(move |begin| begin..end.min(begin + SEGMENT_MAX))
+    let mut begin = begin;
+    std::iter::from_fn(move || {
+        // What is left over is not worth a segment of its own.
+        let to = if end.saturating_sub(begin) <= SEGMENT * 2 {
+            end
+        } else {
+            begin + SEGMENT
+        };
+        let range = begin..to;
+        begin = to;
+        (!range.is_empty()).then_some(range)
+    })
 }
 
 /// Uploads a range of a layer, whose bytes `read` supplies, and verifies the object. Blocks.
@@ -328,14 +339,16 @@ mod tests {
 
     #[test]
     fn large_ranges_are_split_and_nothing_is_left_out() {
-        let ranges: Vec<_> = split(4096, 2 * SEGMENT_MAX + 5000).collect();
-        let expected = [
-            4096..SEGMENT_MAX + 4096,
-            SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 4096,
-            2 * SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 5000,
-        ];
-        assert_eq!(ranges, expected);
-        assert_eq!(split(0, 0).count(), 0);
+        let check = |begin, end, cuts: &[u64]| {
+            let ranges: Vec<_> = split(begin, end).collect();
+            let expected: Vec<_> = cuts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+            assert_eq!(ranges, expected);
+        };
+        check(4096, 4096, &[]);
+        check(0, 1, &[0, 1]);
+        check(4096, 4096 + 2 * SEGMENT, &[4096, 4096 + 2 * SEGMENT]);
+        let long = 3 * SEGMENT + 5000;
+        check(0, long, &[0, SEGMENT, 2 * SEGMENT, long]);
     }
 
     #[test]

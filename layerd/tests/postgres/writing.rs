@@ -20,9 +20,9 @@ fn a_lease_outlasts_outages_that_fall_together_with_its_heartbeats() {
     let directory = tempfile::tempdir().unwrap();
     let bucket = directory.path().join("bucket");
     let home = layerd::store::Store::open(&StoreConfig {
-        home: directory.path().join("home"),
         meta: Some(store.url_at(&server.address_at(proxy.port()))),
         objects: Some(format!("file:{}?shared", bucket.display())),
+        ..StoreConfig::of_home(directory.path().join("home"))
     })
     .unwrap();
     let name = "db".parse().unwrap();

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from servers.proxying.answers import failure, is_list, success
 from servers.proxying.counts import Counts, Passage
 from servers.proxying.faults import Faults, Rule
-from servers.proxying.line import CHUNK_BYTES, Lane, Line, abort
+from servers.proxying.line import CHUNK_BYTES, Lane, Line, abort, acknowledge_at_once
 from servers.proxying.message import Head, body_of, has_body, read_head
 from servers.proxying.mute import Mute
 
@@ -131,6 +131,11 @@ class Connection:
     def upload(self, task: asyncio.Task[None]) -> None:
         self._uploads = [task]
 
+    def hurry_server(self) -> None:
+        """The server need not wait for an acknowledgement before it goes on with its answer."""
+        if self._server_writer is not None:
+            acknowledge_at_once(self._server_writer)
+
 
 class Exchange:
     """One request and its answer, with at most one fault."""
@@ -202,6 +207,7 @@ class Exchange:
     async def _answer_head(self, upload: asyncio.Task[None]) -> Head:
         """The answer's head. Leaves with the upload's error where that ends first."""
         while True:
+            self.connection.hurry_server()
             reading = asyncio.create_task(read_head(self.server_reader))
             try:
                 waiting: set[asyncio.Task[Head | None] | asyncio.Task[None]] = {reading}
