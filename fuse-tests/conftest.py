@@ -25,7 +25,7 @@ from harness.disks import Disk, LoopDisk, TmpfsDisk
 from harness.duck import Clients, Version
 from harness.openduck import Home, lazy_unmount
 from harness.processes import Watchdog, run
-from harness.session import LOGS, SESSION, SHAKERS
+from harness.session import LOGS, SESSION, SHAKERS, WATCHDOG
 from servers.namespace import remove_namespace
 
 # PostgreSQL, S3, proxies and hosts.
@@ -80,15 +80,23 @@ def pytest_configure(config: pytest.Config) -> None:
             "set OPENDUCK_FS to the openduck-fs binary and OPENDUCK_PYTHONS to DuckDB versions and their "
             "Pythons (2.0.0=/venv/bin/python,1.5.5=…), or let scripts/test do it"
         )
+    if gives_tests_away(config):
+        # Each of the processes that run the tests has a session of its own.
+        return
     # Below /tmp and readable by all, for the tests that change users; its name is in every command line.
-    root = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=os.environ.get("OPENDUCK_TEST_TMP"))).resolve()
+    root = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir=sessions_directory())).resolve()
     root.chmod(0o755)
     leftovers.claim(root)
-    for killed in leftovers.killed_sessions(root.parent):
+    for killed in leftovers.killed_sessions(sessions_directory()):
         sweep(killed)
     config.stash[SESSION] = root
     # Inherited by all that the tests start, so that leftovers are found whatever their command line.
     os.environ["FUSE_TESTS_ROOT"] = f"{root}/"
+
+
+def gives_tests_away(config: pytest.Config) -> bool:
+    """Whether this process only hands the tests out to others (pytest-xdist's `-n`)."""
+    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -100,6 +108,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     root = config.stash.get(SESSION, None)
     if root is not None:
         sweep(root)
+    elif not config.option.collectonly and gives_tests_away(config):
+        # Those that were interrupted while they ran tests.
+        for killed in leftovers.killed_sessions(sessions_directory()):
+            sweep(killed)
+
+
+def sessions_directory() -> Path:
+    """Where the directories of sessions lie."""
+    return Path(os.environ.get("OPENDUCK_TEST_TMP") or tempfile.gettempdir()).resolve()
 
 
 def sweep(root: Path) -> None:
@@ -148,6 +165,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes minutes; --long runs it"))
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
+    if hasattr(config, "workerinput"):
+        # What may take longest begins first, so that nobody waits for it at the end.
+        items.sort(key=limit_of, reverse=True)
+
+
+def limit_of(item: pytest.Item) -> float:
+    """How long the test may take."""
+    marker = item.get_closest_marker("limit")
+    return float(marker.args[0] if marker else 120)
 
 
 # ---- every test: a clean-up that always runs, a watchdog, and a report that can be repeated ----
@@ -155,28 +181,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    marker = item.get_closest_marker("limit")
-    seconds = float(marker.args[0] if marker else 120) * max(1.0, item.config.option.rounds)
+    seconds = limit_of(item) * max(1.0, item.config.option.rounds)
 
     def bite() -> None:
         for shake in item.stash.get(SHAKERS, []):
             shake()
 
-    watchdog = Watchdog(seconds, bite)
+    watchdog = item.stash[WATCHDOG] = Watchdog(seconds, bite)
     try:
         return (yield)
     finally:
         watchdog.stop()
-        if watchdog.has_bitten:
-            item.config.get_terminal_writer().line(
-                f"\n{item.nodeid}: took longer than {seconds:g} s; its mounts and clients were killed"
-            )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.failed:
+        watchdog = item.stash[WATCHDOG]
+        if watchdog.has_bitten:
+            said = f"took longer than {watchdog.seconds:g} s; its mounts and clients were killed"
+            report.sections.append(("watchdog", said))
         options = item.config.option
         repeat = f"pytest '{item.nodeid}' --seed {options.seed} --rounds {options.rounds:g}"
         report.sections.append(("repeat with", repeat + (" --long" if options.long else "")))

@@ -30,20 +30,19 @@ def test_commit_stream_and_its_check_agree_on_a_plain_file(
         stream.wait_for_commits(60)
         stream.kill()
         duck = clients.duck(version).open(path, read_only=True)
-        found = assert_nothing_lost(duck, stream.acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         assert set(found) == set(range(streams))
         duck.quit()
 
 
 def test_stream_check_notices_lost_and_torn_commits(clients: Clients, oldest: Version, work: Path) -> None:
-    """A missing row, a wrong value, a missing commit and a forgotten tail are each found."""
+    """A missing row, a wrong value, a missing commit, a forgotten tail and an invented one are each found."""
     path = work / "plain.duckdb"
     stream = Stream(clients, oldest, path)
     stream.wait_for_commits(50)
     stream.finish()
-    acked = stream.acked
     duck = clients.duck(oldest).open(path)
-    assert_nothing_lost(duck, acked)
+    assert_nothing_lost(duck, stream)
     damages = [
         "DELETE FROM rows WHERE n = 17 AND i = 0",
         "DELETE FROM rows WHERE n = 17",
@@ -55,13 +54,25 @@ def test_stream_check_notices_lost_and_torn_commits(clients: Clients, oldest: Ve
         duck.sql("BEGIN")
         duck.sql(damage)
         with pytest.raises(AssertionError):
-            assert_nothing_lost(duck, acked)
+            assert_nothing_lost(duck, stream)
         duck.sql("ROLLBACK")
+    beyond = stream.attempted[0] + 1
+    duck.sql("BEGIN")
+    duck.sql(
+        "INSERT INTO rows VALUES "
+        "(0, $1, 0, $1 * 104729 % 1000003, 1, repeat(chr((65 + $1 % 26)::INTEGER), 20))",
+        beyond,
+    )
+    duck.sql("UPDATE tally SET n = n + 1, total = total + 1")
+    assert state(duck) == {0: beyond}
+    with pytest.raises(AssertionError, match="nobody tried"):
+        assert_nothing_lost(duck, stream)
+    duck.sql("ROLLBACK")
     duck.sql("DELETE FROM rows WHERE n >= 40")
     duck.sql("UPDATE tally SET n = 39, total = (SELECT count(*) FROM rows)")
     assert state(duck) == {0: 39}
     with pytest.raises(AssertionError, match="was acknowledged, only 39 is there"):
-        assert_nothing_lost(duck, acked)
+        assert_nothing_lost(duck, stream)
 
 
 def test_follow_reader_accepts_whole_commits(clients: Clients, versions: list[Version], work: Path) -> None:

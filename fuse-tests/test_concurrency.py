@@ -73,7 +73,7 @@ def test_snapshots_and_clones_by_many(home: Home, clients: Clients, newest: Vers
         before = there
         duck.close()
     duck.open(mount.file)
-    assert_nothing_lost(duck, stream.acked)
+    assert_nothing_lost(duck, stream)
     duck.quit()
     mount.umount()
     home.verify("--deep")
@@ -132,7 +132,7 @@ def test_everything_at_once(
         assert stream.client.process.poll() is None, f"the stream on {name} ended: {stream.errors}"
         stream.finish()
         duck = clients.duck(oldest).open(mounts[name].file)
-        assert_nothing_lost(duck, stream.acked)
+        assert_nothing_lost(duck, stream)
         duck.quit()
         mounts[name].umount()
     for outcome in outcomes:
@@ -145,6 +145,6 @@ def test_everything_at_once(
     for name in names:
         mount = home.mount(name)
         duck = clients.duck(oldest).open(mount.file)
-        assert_nothing_lost(duck, streams[name].acked)
+        assert_nothing_lost(duck, streams[name])
         duck.quit()
         mount.umount()

@@ -56,11 +56,10 @@ def test_killed_filesystem_loses_no_acknowledged_commit(
             lambda stream=stream: stream.client.process.poll() is not None,
             30,
         )
-        acked = stream.acked
         stream.kill()
         mount = home.mount("mydb", directory=directory)
         duck = clients.duck(version).open(mount.file)
-        found = assert_nothing_lost(duck, acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         assert found, f"round {number}: nothing was committed, so nothing was tried"
         duck.kill() if number % 2 else duck.quit()
         mount.umount()
@@ -85,11 +84,11 @@ def test_killed_duckdb_loses_no_acknowledged_commit(
         stream.kill()
         # The newest commit is a whole database, to a reader that replays the WAL as well.
         reader = clients.duck(version).open(mount.snapshot_file("latest"), read_only=True)
-        found = assert_nothing_lost(reader, stream.acked, known=found)
+        found = assert_nothing_lost(reader, stream, known=found)
         reader.quit()
         duck = clients.duck(version).open(mount.file)
         # The live file may also hold a commit whose sync the kill came before.
-        found = assert_nothing_lost(duck, stream.acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         duck.quit()
     mount.umount()
     home.verify("--deep")
@@ -147,7 +146,7 @@ def test_kills_after_snapshots(
         stream.kill()
         mount = home.mount("mydb", directory=directory)
         duck = clients.duck(oldest).open(mount.file)
-        found = assert_nothing_lost(duck, stream.acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         duck.close()
         duck.open(mount.snapshot_file(f"before-kill-{number}"), read_only=True)
         assert least <= state(duck)[0] <= found[0]
@@ -201,7 +200,7 @@ def test_a_mount_that_ends_under_a_working_duckdb(
         assert os.listdir(mount.dir) == [], "DuckDB wrote into the directory below the mount"
         mount = home.mount("mydb")
         duck = clients.duck(version).open(mount.file)
-        found = assert_nothing_lost(duck, stream.acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         duck.quit()
         mount.umount()
     home.verify("--deep")
@@ -288,7 +287,7 @@ def test_power_loss_loses_no_acknowledged_commit(
         home.verify("--deep")
         mount = home.mount("mydb")
         duck = clients.duck(version).open(mount.file)
-        found = assert_nothing_lost(duck, stream.acked_by(moment), known=found, said=stream.acked)
+        found = assert_nothing_lost(duck, stream, known=found, due=stream.acked_by(moment))
         duck.quit()
         mount.umount()
     home.verify("--deep")

@@ -390,7 +390,7 @@ def test_rot_in_an_active_layer_after_a_kill(
             duck = clients.duck(oldest)
             try:
                 duck.open(again.file)
-                assert_nothing_lost(duck, stream.acked)
+                assert_nothing_lost(duck, stream)
             except DuckError:
                 assert not document["ok"], "reading failed, but verify saw nothing"
             duck.kill()

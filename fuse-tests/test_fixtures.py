@@ -4,11 +4,13 @@ plain client sees."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import io
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from harness.cluster import NewHost, NewProxy
 from harness.hosts import Store, is_paused
 from harness.processes import is_alive, run, wait_until
 from servers.postgres import PostgresServer, server_programs
-from servers.processes import ServerFailed
+from servers.processes import LOOPBACK, ServerFailed
 from servers.proxy import Proxy
 from servers.s3 import Bucket, S3Server
 
@@ -229,6 +231,66 @@ def test_postgres_behind_a_proxy(
     assert ask()[0] != 0
     line.point_at(postgres.port)
     assert ask() == (0, "7")
+
+
+def test_a_client_that_only_waits_is_told_of_a_servers_reset(proxy: NewProxy) -> None:
+    """A server dies with a request that it has not read: its kernel says so by a reset, and nothing else."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        line = proxy(listener.getsockname()[1], is_http=False)
+        with socket.create_connection((LOOPBACK, line.port), timeout=10) as waiting:
+            server, _ = listener.accept()
+            waiting.sendall(b"a request")
+            # It has come, and is not read.
+            assert server.recv(100, socket.MSG_PEEK) == b"a request"
+            server.close()
+            with contextlib.suppress(ConnectionResetError):
+                assert waiting.recv(100) == b"", "the end, not a word"
+
+
+def test_a_mute_line_swallows_notifications_alone(
+    postgres: PostgresServer, new_database: Callable[[], str], proxy: NewProxy
+) -> None:
+    """What is asked is answered, at any length; what nobody asked for does not come."""
+    database = new_database()
+    line = proxy(postgres.port, is_http=False)
+    text = "LISTEN channel; NOTIFY channel, 'word'; SELECT length(repeat('x', 3000000)), repeat('y', 300000)"
+
+    def ask() -> str:
+        process = psql(postgres, database, line.port, text)
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, said
+        return said
+
+    heard = ask()
+    assert "notification" in heard and "word" in heard
+    line.mute()
+    muted = ask()
+    assert "notification" not in muted
+    assert muted.strip() == "3000000|" + "y" * 300000
+
+
+def test_a_promoted_standby_has_every_acknowledged_commit(work: Path) -> None:
+    """A primary that is killed in the middle of commits: its synchronous standby has them all, and takes
+    more."""
+    primary = PostgresServer(work / "primary")
+    standby = None
+    try:
+        primary.start()
+        primary.new_database("ducks")
+        primary.sql("CREATE TABLE t(i BIGINT)", "ducks")
+        standby = PostgresServer(work / "standby", primary=primary)
+        standby.start()
+        primary.wait_for_standby()
+        for number in range(5):
+            primary.sql(f"INSERT INTO t VALUES ({number})", "ducks")
+        primary.kill()
+        standby.promote()
+        standby.sql("INSERT INTO t VALUES (5)", "ducks")
+        assert standby.sql("SELECT string_agg(i::TEXT, ' ' ORDER BY i) FROM t", "ducks") == "0 1 2 3 4 5"
+    finally:
+        primary.kill()
+        if standby is not None:
+            standby.kill()
 
 
 def test_postgres_clients_can_be_thrown_out(

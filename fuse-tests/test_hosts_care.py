@@ -15,7 +15,7 @@ import pytest
 
 from harness.cluster import NewHost
 from harness.duck import Clients, Version
-from harness.hosts import REMOTE, Host, Store, local
+from harness.hosts import REMOTE, Host, Store, local, wait_for_publication
 from harness.openduck import Mount
 from harness.posix import pattern
 from harness.processes import Outcome, kill_group
@@ -112,6 +112,7 @@ def test_care_without_pause_harms_no_reader(
         clients, newest, mount.file, "--streams", 2, "--checkpoint-every", 4, "--wal-limit", "100KB"
     )
     stream.wait_for_commits(15)
+    wait_for_publication(mount, gamma)
 
     def care() -> None:
         for command in (("compact", "mydb"), ("gc", "--grace", "0s")):

@@ -1,8 +1,10 @@
-"""PostgreSQL is restarted, killed, throws its clients out, is cut off: mounted readers go on, a writer goes
-on inside its lease, and everybody comes back by themselves."""
+"""PostgreSQL is restarted, killed, throws its clients out, is cut off, or tells nobody of changes: mounted
+readers go on, a writer goes on inside its lease, and everybody comes back by themselves."""
 
 from __future__ import annotations
 
+import statistics
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,13 +12,15 @@ import pytest
 
 from harness.cluster import NewHost
 from harness.duck import Clients, Version
-from harness.hosts import LEASE_S, REMOTE, SLACK_S, Host, Store, local, take_over
+from harness.hosts import LEASE_S, REMOTE, SLACK_S, Host, Store, local, take_over, wait_for_publication
 from harness.openduck import Mount, assert_refusal
 from harness.processes import wait_until
 from harness.streams import Stream, assert_nothing_lost, state
 
 # The catalog's connection is known to be dead after 10 s.
 NOTICED_S = 10.0
+# Who is not told of changes asks so often.
+POLLED_S = 3.0
 
 
 def restart(store: Store, machine: Host) -> None:
@@ -79,6 +83,7 @@ def test_a_mishap_of_the_catalog_is_no_error(
     follow = beta.mount("mydb", "--follow")
     stream = Stream(clients, newest, mount.file, "--checkpoint-every", 6)
     stream.wait_for_commits(10)
+    wait_for_publication(mount, beta)
     for _ in range(3):
         mishap(store, alpha)
         stream.wait_for_new_commits(10, NOTICED_S + LEASE_S)
@@ -94,7 +99,7 @@ def test_a_mishap_of_the_catalog_is_no_error(
     alpha.burn()
     taken = take_over(gamma, "mydb", *REMOTE)
     duck = clients.duck(newest).open(taken.file)
-    assert_nothing_lost(duck, stream.acked)
+    assert_nothing_lost(duck, stream)
     duck.quit()
 
 
@@ -109,6 +114,8 @@ def test_mounts_outlast_the_catalog(host: NewHost, clients: Clients, newest: Ver
     duck.sql("CHECKPOINT")
     expected = duck.sql("SELECT count(*), bit_xor(hash(m)) FROM t")
     duck.quit()
+    # From another host it names the newest commit that was published.
+    wait_for_publication(mount, beta)
     beta.json("snapshot", "mydb", "before")
     frozen = beta.mount("mydb@before")
     stream = Stream(clients, newest, mount.file)
@@ -137,7 +144,7 @@ def test_mounts_outlast_the_catalog(host: NewHost, clients: Clients, newest: Ver
     mount.kill()
     again = alpha.mount("mydb", *local("1s"), directory=mount.dir)
     duck = clients.duck(newest).open(again.file)
-    found = assert_nothing_lost(duck, stream.acked)
+    found = assert_nothing_lost(duck, stream)
     duck.quit()
     again.umount()
     duck = clients.duck(newest).open(beta.mount("mydb@latest").file, read_only=True)
@@ -191,3 +198,64 @@ def test_a_line_to_the_catalog_as_long_as_the_ocean(host: NewHost, clients: Clie
     duck = clients.duck(newest).open(beta.mount("mydb@latest").file, read_only=True)
     assert state(duck) == stream.acked
     duck.quit()
+
+
+def swallowed(store: Store, machine: Host) -> Callable[[], None]:
+    """The connection that listens lives, and nothing comes through it."""
+    machine.meta.mute()
+    return lambda: None
+
+
+def cut_off(store: Store, machine: Host) -> Callable[[], None]:
+    """The connection that listens is ended, again and again; all others live."""
+    over = threading.Event()
+
+    def end_listeners() -> None:
+        while not over.wait(0.1):
+            store.postgres.sql(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                f"WHERE datname = '{store.database}' AND (query = '' OR query LIKE 'LISTEN%')"
+            )
+
+    thread = threading.Thread(target=end_listeners, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        over.set()
+        thread.join(30)
+
+    return end
+
+
+@pytest.mark.parametrize("fail", [swallowed, cut_off], ids=lambda fail: fail.__name__)
+@pytest.mark.limit(240)
+def test_a_follower_that_is_told_nothing_asks(
+    host: NewHost,
+    clients: Clients,
+    newest: Version,
+    store: Store,
+    closers: list[Callable[[], None]],
+    fail: Callable[[Store, Host], Callable[[], None]],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Notifications do not get through, and nothing else is wrong: a commit is seen within the time between
+    two questions all the same."""
+    alpha, beta = host("alpha"), host("beta")
+    mount = alpha.mount("mydb", *REMOTE)
+    stream = Stream(clients, newest, mount.file, "--checkpoint-every", 6)
+    stream.wait_for_commits(5)
+    closers.append(fail(store, beta))
+    follow = beta.mount("mydb", "--follow")
+    waited = []
+    for _ in range(6):
+        stream.wait_for_new_commits(1)
+        made, begin = stream.acked[0], time.monotonic()
+        wait_until(
+            f"commit {made} to be seen",
+            lambda made=made: newest_seen(clients, newest, follow) >= made,
+            POLLED_S + SLACK_S,
+        )
+        waited.append(time.monotonic() - begin)
+    stream.finish()
+    record_property("seen after", f"p50 {statistics.median(waited):.2f} s, at most {max(waited):.2f} s")
+    assert statistics.median(waited) < POLLED_S + 1

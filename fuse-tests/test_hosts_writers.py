@@ -125,7 +125,7 @@ def test_a_handover_under_a_working_duckdb(
         stream.kill()
         mount.forget()
         duck = clients.duck(newest).open(taken.file)
-        found = assert_nothing_lost(duck, stream.acked, known=found)
+        found = assert_nothing_lost(duck, stream, known=found)
         duck.quit()
         mount = taken
     mount.umount()
@@ -156,7 +156,7 @@ def test_an_unreachable_holder_is_taken_over_at_expiry(
     assert not after, f"acknowledged by a writer without a lease: {after}"
     stream.kill()
     duck = clients.duck(newest).open(taken.file)
-    found = assert_nothing_lost(duck, stream.acked_by(cut_at - 2.0), said=stream.acked)
+    found = assert_nothing_lost(duck, stream, due=stream.acked_by(cut_at - 2.0))
     duck.sql("CREATE TABLE by_beta(i BIGINT)")
     duck.quit()
     taken.umount()

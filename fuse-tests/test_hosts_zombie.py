@@ -44,13 +44,16 @@ def stop_and_take_over(
     return taken, successor, told
 
 
-def assert_silenced(stream: Stream, told: list[str]) -> None:
-    """The woken writer's DuckDB gets an error, and no acknowledgement before it."""
+def assert_silenced(stream: Stream, told: list[str], streams: int = 1) -> None:
+    """The woken writer's DuckDB gets an error, and no acknowledgement before it. Only an answer that the stop
+    came upon behind the last look at the deadline, on its way out, arrives now: one per stream."""
     wait_until(
         "the woken writer to be told by an error", lambda: stream.client.process.poll() is not None, 30
     )
     stream.kill()
-    assert commits_of(stream.client) == told, "a writer without a lease acknowledged a commit"
+    commits = commits_of(stream.client)
+    assert commits[: len(told)] == told
+    assert len(commits) <= len(told) + streams, "a writer without a lease acknowledged a commit"
     assert stream.errors
 
 
@@ -66,7 +69,7 @@ def test_a_woken_writer_acknowledges_and_publishes_nothing(
     stream.wait_for_commits(25)
     taken, successor, told = stop_and_take_over(alpha, beta, stream, clients, newest, *REMOTE)
     alpha.resume()
-    assert_silenced(stream, told)
+    assert_silenced(stream, told, streams=2)
     successor.wait_for_new_commits(10)
     successor.finish()
     taken.umount()
@@ -74,7 +77,7 @@ def test_a_woken_writer_acknowledges_and_publishes_nothing(
     found = state(duck)
     assert found[100] == successor.acked[100]
     for number, n in stream.acked.items():
-        assert n <= found[number] <= n + 1
+        assert n <= found[number] <= stream.attempted[number]
     duck.quit()
     gamma.verify("--deep")
 
@@ -150,7 +153,7 @@ def test_what_only_the_old_writer_had_is_kept_beside(
     # And what the old one had acknowledged, all of it, also from another host.
     kept = gamma.mount(lost, *REMOTE)
     duck = clients.duck(newest).open(kept.file)
-    there = assert_nothing_lost(duck, {**first.acked, **stream.acked})
+    there = assert_nothing_lost(duck, first, stream)
     assert 100 not in there
     duck.sql("CREATE TABLE goes_on(i BIGINT)")
     duck.quit()

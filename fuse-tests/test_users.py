@@ -16,6 +16,9 @@ from harness.streams import Stream
 
 NOBODY = 65534
 
+# They change the mode of /dev/fuse, and must not do so at once.
+pytestmark = pytest.mark.xdist_group("users")
+
 
 @pytest.fixture
 def user_home(new_home: Callable[..., Home], work: Path, closers: list[Callable[[], None]]) -> Home:

@@ -134,7 +134,7 @@ def test_mmap_commits_survive_a_kill(home: Home, clients: Clients, newest: Versi
     stream.kill()
     mount = home.mount("mydb", directory=mount.dir)
     duck = clients.duck(newest).open(mount.file)
-    assert_nothing_lost(duck, stream.acked)
+    assert_nothing_lost(duck, stream)
     duck.quit()
 
 

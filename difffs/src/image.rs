@@ -4,6 +4,10 @@
 //! opens. Where a whole file is one image layer, the kernel reads that layer itself (passthrough).
 //! An inode can't be open in both ways at once: the first open decides, and its decision stands
 //! until the last close.
+//!
+//! A file that is not all on this machine's disk is read past the kernel's cache: then what is asked
+//! for is what its reader wants, and no more is fetched. The local cache keeps it; once all is there,
+//! the next open is one like any other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,6 +98,8 @@ struct Opens {
     count: usize,
     /// Set from the first open to the last close, if the kernel reads the file itself.
     backing: Option<Arc<BackingId>>,
+    /// All of it was on this machine's disk once.
+    is_here: bool,
 }
 
 impl ImageFile {
@@ -126,22 +132,26 @@ impl ImageFile {
         flags: FopenFlags,
         reply: ReplyOpen,
     ) {
-        let backing = {
+        let (backing, is_here) = {
             let mut opens = self.opens.lock();
-            if opens.count == 0
-                && let Ok(frozen) = self.image.frozen()
-                && let Some(whole) = frozen.whole_image(self.id())
-            {
-                opens.backing = passthrough.back(|| reply.open_backing(&*whole.file));
+            if let Ok(frozen) = self.image.frozen() {
+                if opens.count == 0
+                    && let Some(whole) = frozen.whole_image(self.id())
+                {
+                    opens.backing = passthrough.back(|| reply.open_backing(&*whole.file));
+                }
+                opens.is_here = opens.is_here || frozen.is_here(self.id()).unwrap_or(false);
             }
             opens.count += 1;
-            opens.backing.clone()
+            (opens.backing.clone(), opens.is_here)
         };
         self.image.open_count.fetch_add(1, Ordering::Relaxed);
         match backing {
             Some(backing) => reply.opened_passthrough(handle, flags, &backing),
             // With passthrough there is no cache of ours to keep, and the kernel refuses the flag.
-            None => reply.opened(handle, flags | FopenFlags::FOPEN_KEEP_CACHE),
+            None if is_here => reply.opened(handle, flags | FopenFlags::FOPEN_KEEP_CACHE),
+            // The kernel would read ahead at each place, and that would be fetched.
+            None => reply.opened(handle, flags | FopenFlags::FOPEN_DIRECT_IO),
         }
     }
 

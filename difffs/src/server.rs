@@ -46,6 +46,9 @@ pub use crate::status::{CacheStatus, Status};
 /// One waits for a disk, one for a slow read, and two are left for what is quick.
 const THREAD_COUNT: usize = 4;
 
+/// Where reads may have to wait for a store: as many as DuckDB has threads on a large machine.
+const THREAD_COUNT_AFAR: usize = 16;
+
 /// How long files may stay open after the mount was told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -313,7 +316,11 @@ fn run(
     };
     let mut config = Config::default();
     config.acl = acl;
-    config.n_threads = Some(THREAD_COUNT);
+    config.n_threads = Some(if state.store.is_remote() {
+        THREAD_COUNT_AFAR
+    } else {
+        THREAD_COUNT
+    });
     // So that no two threads wait for one lock in the kernel.
     config.clone_fd = true;
     let started = Session::from_fd(

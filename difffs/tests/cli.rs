@@ -105,12 +105,7 @@ impl Home {
     /// Commits as a mount would: `pages` pages of 4 KiB full of `byte` in the database's file, in
     /// one commit each.
     fn commit(&self, database: &str, pages: std::ops::Range<u64>, byte: u8) {
-        let config = StoreConfig {
-            home: self.path().to_owned(),
-            meta: None,
-            objects: None,
-        };
-        let store = Store::open(&config).expect("the home opens");
+        let store = Store::open(&StoreConfig::of_home(self.path())).expect("the home opens");
         let writer = store
             .open_writer(&database.parse().expect("a name"), WriterOptions::default())
             .expect("a writer");

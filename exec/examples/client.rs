@@ -1,7 +1,10 @@
 //! A client for measurements: drives a backend with nothing but the protocol, and prints what it saw as
 //! one line of JSON. `scripts/bench/exec` runs it.
 
-#![allow(clippy::unwrap_used, reason = "a measurement that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that fails should say where"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -117,7 +120,10 @@ fn query(arguments: &Arguments, sql: &str, session: &str) -> ExecuteQueryRequest
 }
 
 /// A small statement: its rows come inside the answer.
-async fn small(service: &mut Service, mut request: ExecuteQueryRequest) -> Result<ExecuteQueryResponse> {
+async fn small(
+    service: &mut Service,
+    mut request: ExecuteQueryRequest,
+) -> Result<ExecuteQueryResponse> {
     request.options = Some(Options {
         inline_bytes: 64 << 10,
         ..Default::default()
@@ -184,10 +190,19 @@ async fn drain_stream(
     bail!("stream {stream} ended without a summary")
 }
 
-async fn drain(mut service: Service, request: ExecuteQueryRequest, bytes_per_s: u64) -> Result<Read> {
+async fn drain(
+    mut service: Service,
+    request: ExecuteQueryRequest,
+    bytes_per_s: u64,
+) -> Result<Read> {
     let answer = service.execute_query(request).await?.into_inner();
     let streams = (0..answer.streams).map(|stream| {
-        tokio::spawn(drain_stream(service.clone(), answer.clone(), stream, bytes_per_s))
+        tokio::spawn(drain_stream(
+            service.clone(),
+            answer.clone(),
+            stream,
+            bytes_per_s,
+        ))
     });
     let mut all = Read::default();
     for stream in streams.collect::<Vec<_>>() {
@@ -295,7 +310,9 @@ async fn main() -> Result<()> {
             let session = format!("fresh-{}", std::process::id());
             let (mut inside, mut outside) = (Vec::new(), Vec::new());
             for _ in 0..*count {
-                let lsn = small(&mut service, query(&arguments, write, &session)).await?.lsn;
+                let lsn = small(&mut service, query(&arguments, write, &session))
+                    .await?
+                    .lsn;
                 let begin = Instant::now();
                 let own = small(&mut service, query(&arguments, read, &session)).await?;
                 inside.push(begin.elapsed().as_secs_f64());
@@ -305,7 +322,11 @@ async fn main() -> Result<()> {
                 let others = small(&mut service, request).await?;
                 outside.push(begin.elapsed().as_secs_f64());
                 if own.lsn < lsn || others.lsn < lsn {
-                    bail!("a read at {} or {} after a write at {lsn}", own.lsn, others.lsn);
+                    bail!(
+                        "a read at {} or {} after a write at {lsn}",
+                        own.lsn,
+                        others.lsn
+                    );
                 }
             }
             json!({"inside_s": inside, "outside_s": outside})

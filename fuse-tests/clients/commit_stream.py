@@ -1,5 +1,5 @@
-"""Commits without pause and says so: `open` once, then `<stream> <n>` after each commit that DuckDB
-acknowledged.
+"""Commits without pause and says so: `open` once, then `try <stream> <n>` before each commit, and
+`<stream> <n>` after it, when DuckDB has acknowledged it.
 
 Commit n of a stream inserts a number of rows that is known from n, each with values known from (stream, n,
 i), and moves the stream's tally in the same transaction. So whoever reads the file later can tell every
@@ -64,6 +64,7 @@ def stream(connection, number):
             {"stream": number, "n": n, "count": count},
         )
         connection.execute("UPDATE tally SET n = ?, total = total + ? WHERE stream = ?", [n, count, number])
+        say(f"try {number} {n}")
         connection.execute("COMMIT")
         say(f"{number} {n}")
         if number == options.first and options.checkpoint_every and n % options.checkpoint_every == 0:

@@ -108,6 +108,14 @@ def proxy(request: pytest.FixtureRequest, closers: list[Callable[[], None]]) -> 
 
 
 @pytest.fixture
+def room_for_a_cache(work: Path) -> None:
+    """A cache gives way while less than 5 % of its disk are free: on a fuller one there is nothing to see."""
+    disk = os.statvfs(work)
+    if disk.f_bavail < 0.06 * disk.f_blocks:
+        pytest.skip("the disk is nearly full, so that nothing is cached")
+
+
+@pytest.fixture
 def store(postgres: PostgresServer, new_database: Callable[[], str], bucket: Bucket) -> Store:
     """An empty database and an empty bucket: a team's store before its first use."""
     return Store(postgres, new_database(), bucket)

@@ -138,6 +138,14 @@ def take_over(host: Host, database: str, *flags: str) -> Mount:
     return mount
 
 
+def wait_for_publication(writer: Mount, reader: Host) -> None:
+    """Returns when another host could read what a local writer has acknowledged by now."""
+    lsn = writer.head_lsn
+    wait_until(
+        f"commit {lsn} to be published", lambda: reader.head_lsn(writer.database) >= lsn, 2 * SLACK_S, 0.1
+    )
+
+
 def write_database(host: Host, database: str, data: bytes) -> None:
     """A database whose file holds these bytes, in the store and unmounted. No DuckDB would open it, but each
     byte of it is known, and referred to."""

@@ -2,7 +2,8 @@
 holds.
 
 The rule after any crash: every acknowledged commit is there, whole, and beyond it at most the one commit of
-each stream that was in flight, whole too.
+each stream that was in flight, whole too. Which one that was the stream has announced: an acknowledgement
+that was not yet read when somebody was killed says nothing of how far the stream had got.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from harness.duck import Client, Clients, Duck, Version
 from harness.processes import wait_until
+
+# What stands before `<stream> <n>` when that commit is about to be made.
+ANNOUNCED = "try "
 
 CHECK = """
     SELECT stream, count(*), max(n),
@@ -36,18 +40,24 @@ class Stream:
 
     def wait_for_commits(self, count: int, timeout_s: float = 60.0) -> None:
         for number in range(count):
-            line = self.client.next_line(f"commit {number + 1} of {count}", timeout_s)
+            line = ANNOUNCED
+            while line.startswith(ANNOUNCED):
+                line = self.client.next_line(f"commit {number + 1} of {count}", timeout_s)
             assert not line.startswith("error"), f"{self.client.name}: {line}"
 
     def wait_for_new_commits(self, count: int, timeout_s: float = 60.0) -> None:
         """Waits for commits that are acknowledged from now on."""
-        before = len(self.client.lines)
+        before = self._count()
 
         def there() -> bool:
             assert not self.errors, f"{self.client.name}: {self.errors[0]}"
-            return len(self.client.lines) >= before + count
+            return self._count() >= before + count
 
         wait_until(f"{count} new commits", there, timeout_s)
+
+    def _count(self) -> int:
+        """How many commits were acknowledged so far."""
+        return sum(line[0].isdigit() for _, line in self.client.lines)
 
     def kill(self) -> None:
         self.client.kill()
@@ -58,18 +68,26 @@ class Stream:
     @property
     def acked(self) -> dict[int, int]:
         """The newest acknowledged commit of each stream, so far."""
-        return acked(line for _, line in self.client.lines)
+        return newest_of(line for _, line in self.client.lines)
 
     def acked_by(self, moment: float) -> dict[int, int]:
         """The newest commit of each stream that was acknowledged by a moment of `time.monotonic`."""
-        return acked(line for time, line in self.client.lines if time <= moment)
+        return newest_of(line for time, line in self.client.lines if time <= moment)
+
+    @property
+    def attempted(self) -> dict[int, int]:
+        """The newest commit of each stream that it was about to make; all of them once the stream has
+        ended."""
+        lines = (line for _, line in self.client.lines)
+        return newest_of(line.removeprefix(ANNOUNCED) for line in lines if line.startswith(ANNOUNCED))
 
     @property
     def errors(self) -> list[str]:
         return [line for _, line in self.client.lines if line.startswith("error")]
 
 
-def acked(lines: Iterable[str]) -> dict[int, int]:
+def newest_of(lines: Iterable[str]) -> dict[int, int]:
+    """The last of the lines `<stream> <n>` of each stream."""
     newest: dict[int, int] = {}
     for line in lines:
         if match := re.fullmatch(r"(\d+) (\d+)", line):
@@ -101,26 +119,28 @@ def state(duck: Duck) -> dict[int, int]:
 
 def assert_nothing_lost(
     duck: Duck,
-    acknowledged: dict[int, int],
-    *,
+    *streams: Stream,
     known: dict[int, int] | None = None,
-    said: dict[int, int] | None = None,
+    due: dict[int, int] | None = None,
 ) -> dict[int, int]:
-    """Every acknowledged commit is in the open database, and at most one more per stream; returns what is
-    there.
+    """Every commit that the ended streams acknowledged is in the open database, and beyond it at most the one
+    that each was making; returns what is there.
 
-    `known` is what an earlier round found. `said` are the newest acknowledgements that may not count, since
-    they came when the disk was already gone, but show how far the stream can have come.
+    `known` is what an earlier round found. `due` are the newest acknowledged commits that must be there,
+    where those are not all: what was acknowledged after the disk was gone does not count.
     """
     found = state(duck)
-    least = {**(known or {}), **acknowledged}
-    most = {**least, **(said or {})}
-    for stream, newest in least.items():
-        there = found.get(stream, -1)
-        assert there >= newest, f"stream {stream}: commit {newest} was acknowledged, only {there} is there"
-    for stream, there in found.items():
-        limit = most.get(stream, -1) + 1
-        assert there <= limit, f"stream {stream}: {there} is there, nobody can have got further than {limit}"
+    least, most = dict(known or {}), dict(known or {})
+    for stream in streams:
+        least.update(stream.acked if due is None else {})
+        most.update(stream.attempted)
+    least.update(due or {})
+    for number, newest in least.items():
+        there = found.get(number, -1)
+        assert there >= newest, f"stream {number}: commit {newest} was acknowledged, only {there} is there"
+    for number, there in found.items():
+        limit = most.get(number, -1)
+        assert there <= limit, f"stream {number}: {there} is there, and nobody tried more than {limit}"
     return found
 
 

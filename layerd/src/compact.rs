@@ -210,8 +210,9 @@ impl Compaction<'_> {
             }
             Err(error) => {
                 for image in &new_images {
-                    let _ = std::fs::remove_file(store.files().image(image.row.id));
-                    let _ = std::fs::remove_file(store.files().sums(image.row.id));
+                    let files = store.files();
+                    let _ = files.disk().remove(&files.image(image.row.id));
+                    let _ = files.disk().remove(&files.sums(image.row.id));
                 }
                 Err(error)
             }
@@ -255,7 +256,7 @@ impl Store {
             .replace_layers(database.id, &old, &rows, kept);
         if let Err(error) = replaced {
             for (layer, _) in &layers {
-                let _ = std::fs::remove_file(self.files().sealed(layer.id()));
+                let _ = self.files().disk().remove(&self.files().sealed(layer.id()));
             }
             return Err(error.into());
         }

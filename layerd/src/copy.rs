@@ -7,13 +7,10 @@
 use std::sync::Arc;
 
 use crate::catalog::{Database, Head, LayerKind, LayerRow, NewSnapshot};
-use crate::disk::DiskFile;
+use crate::disk;
 use crate::error::FsError;
 use crate::lease::HeldLease;
 use crate::store::{Progress, Result, Store, StoreError};
-use crate::transfer::Heartbeat;
-
-const STEP: usize = 1 << 20;
 
 impl Store {
     /// Copies a database with all that is kept of its history to another store, under its name.
@@ -51,7 +48,7 @@ impl Store {
         let new = target
             .catalog()
             .create_database(&database.name, database.retention_s, None)?;
-        let filled = self.fill_copy(&database, lease, target, &new, progress);
+        let filled = self.fill_copy(&database, target, &new, progress);
         if filled.is_err() {
             target.catalog().drop_database(new.id)?;
         }
@@ -62,7 +59,6 @@ impl Store {
     fn fill_copy(
         self: &Arc<Self>,
         database: &Database,
-        lease: &HeldLease,
         target: &Arc<Store>,
         new: &Database,
         progress: Progress<'_>,
@@ -71,13 +67,10 @@ impl Store {
         let rows = self.catalog().layers(database.id)?;
         let total = rows.iter().filter_map(|row| row.bytes).sum();
         let theirs = target.acquire(new)?;
-        let (mut ours_beat, mut their_beat) = (Heartbeat::new(lease), Heartbeat::new(&theirs));
         let mut done = 0;
         let mut copy = || -> Result<()> {
             for row in &rows {
                 self.copy_files(row, target, &mut |bytes| {
-                    ours_beat.beat();
-                    their_beat.beat();
                     done += bytes;
                     progress(done, total);
                 })?;
@@ -135,39 +128,13 @@ impl Store {
                     path.display()
                 )));
             }
-            // Left over from an attempt that was stopped, or there already: the bytes are the same.
-            let _ = std::fs::remove_file(&path);
-            let file = to.disk().create(&path).map_err(FsError::from)?;
-            copy_bytes(&*source, &*file, copied)?;
+            // One that is there already was left by an attempt that was stopped, or has the same bytes.
+            let length = source.length().map_err(FsError::from)?;
+            disk::copy(&**to.disk(), &*source, length, &path, copied).map_err(FsError::from)?;
         }
         Ok(to
             .disk()
             .sync_directory(to.layer_directory())
             .map_err(FsError::from)?)
     }
-}
-
-fn copy_bytes(
-    source: &dyn DiskFile,
-    target: &dyn DiskFile,
-    copied: &mut dyn FnMut(u64),
-) -> std::result::Result<(), FsError> {
-    let length = source.length()?;
-    target.set_length(length)?;
-    let mut buffer = vec![0; STEP];
-    let mut at = 0;
-    while at < length {
-        let bytes = &mut buffer[..(length - at).min(STEP as u64) as usize];
-        let got = source.read_at(bytes, at)?;
-        if got == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-        }
-        // Zeros stay a hole.
-        if bytes[..got].iter().any(|byte| *byte != 0) {
-            target.write_at(&[&bytes[..got]], at)?;
-        }
-        at += got as u64;
-        copied(got as u64);
-    }
-    Ok(target.sync()?)
 }

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::catalog::Database;
 use crate::id::DatabaseId;
+use crate::machine::Instant;
 use crate::maintain::{Caretaker, GC_EVERY, collect};
 use crate::store::{Result, Store};
 

@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
     /// Moves a file within one file system, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
@@ -46,6 +48,10 @@ pub trait DiskFile: Send + Sync {
     /// The open file itself, for what only the operating system can do with it; `None` where the
     /// bytes are not all in one file of this machine.
     fn file(&self) -> Option<&Arc<File>>;
+    /// Whether all of these bytes are on a disk of this machine.
+    fn is_here(&self, _begin: u64, _length: u64) -> bool {
+        true
+    }
     /// What was read there did not match its checksum. `true`: it was a copy, which is dropped;
     /// reading once more may bring the right bytes.
     fn mistrust(&self, _begin: u64, _length: u64) -> bool {
@@ -69,6 +75,41 @@ pub(crate) fn read_checked<T, E: From<io::Error>>(
         }
         result => result,
     }
+}
+
+/// What is copied at a time.
+const COPY_STEP: u64 = 1 << 20;
+
+/// Copies the first `length` bytes of a file to a new one, over what an earlier attempt may have
+/// left, and syncs it; zeros become a hole. `copied` is called with how much each step brought.
+pub(crate) fn copy(
+    disk: &dyn Disk,
+    source: &dyn DiskFile,
+    length: u64,
+    to: &Path,
+    copied: &mut dyn FnMut(u64),
+) -> io::Result<()> {
+    // What an earlier attempt may have left.
+    let _ = disk.remove(to);
+    let target = disk.create(to)?;
+    target.set_length(length)?;
+    let mut buffer = vec![0; COPY_STEP as usize];
+    let mut at = 0;
+    while at < length {
+        let bytes = &mut buffer[..(length - at).min(COPY_STEP) as usize];
+        if source.read_at(bytes, at)? < bytes.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("what is copied to {} ends before {length}", to.display()),
+            ));
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            target.write_at(&[bytes], at)?;
+        }
+        at += bytes.len() as u64;
+        copied(bytes.len() as u64);
+    }
+    target.sync()
 }
 
 /// The error, and which file it is about.
@@ -105,6 +146,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to).map_err(about(from))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path).map_err(about(path))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {

@@ -9,9 +9,7 @@
 //! changed; a layer's new segments are then read instead of the local log.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::catalog::{CatalogError, Database, LayerKind, LayerRow, StatePoint};
 use crate::error::FsError;
@@ -20,6 +18,7 @@ use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, LayerId};
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, load, open_error};
+use crate::machine::{Instant, Mutex};
 use crate::names::Naming;
 use crate::scan::{LogScan, open_layer};
 use crate::store::{Result, Store};
@@ -202,9 +201,16 @@ impl Follower {
         let limit = word
             .filter(|word| word.point == target)
             .map_or(u64::MAX, |word| word.end);
-        match self.advance(&mut state.loaded, target, limit)? {
-            Advance::Done => self.freeze(state, target),
-            Advance::Reload => self.reload(state, Some(target))?,
+        match self.advance(&mut state.loaded, target, limit) {
+            Ok(Advance::Done) => self.freeze(state, target),
+            Ok(Advance::Reload) => self.reload(state, Some(target))?,
+            // A takeover may have put another file in the place of the one that is open here, and
+            // compaction another layer in the place of the one that a header names.
+            Err(error) if is_moved(&error) => {
+                tracing::debug!(%error, "the log can't be followed; loading it anew");
+                self.reload(state, Some(target))?;
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -343,6 +349,15 @@ impl Follower {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.hold.pin.as_ref().is_some_and(|pin| pin.is_stale())
+    }
+}
+
+/// Whether what was to be read may be in another place now.
+fn is_moved(error: &FsError) -> bool {
+    match error {
+        FsError::Damaged { .. } => true,
+        FsError::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

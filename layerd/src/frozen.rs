@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::StatePoint;
 use crate::error::FsError;
+use crate::extents::Extent;
 use crate::hashes::ImageHashes;
 use crate::id::{FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image};
@@ -174,6 +175,13 @@ impl Frozen {
     /// The first offset at or behind `offset` that is in a hole; the end of the file counts.
     pub fn seek_hole(&self, file: FileId, offset: u64) -> Result<u64, FsError> {
         Ok(self.image.node(file)?.seek_hole(offset))
+    }
+
+    /// Whether all of the file is on a disk of this machine, so that nothing is fetched for it.
+    pub fn is_here(&self, file: FileId) -> Result<bool, FsError> {
+        let extents = &self.image.node(file)?.extents;
+        let is_here = |run: &Extent| run.layer.file().is_here(run.at, run.length);
+        Ok(extents.iter().all(|(_, run)| is_here(run)))
     }
 
     /// The image layer that is this whole file, where one is and its hash was found right since

@@ -4,6 +4,7 @@
 //! living readers have pinned. The rest is noted as dead, and swept when it has been dead for the
 //! grace period; rows go first, in one transaction with the marking, files after. A kill in
 //! between leaves files without a row, and those are orphans: deleted once they are old enough.
+//! Objects without a row in a remote store have rules of their own (`orphans.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,6 +15,8 @@ use crate::catalog::{CatalogError, Database, Inventory, LayerKind, LayerRow, Lay
 use crate::files::is_open;
 use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::instance;
+use crate::layer::Layer;
+use crate::machine;
 use crate::remote::objects::{LAYERS, Objects};
 use crate::scan::read_header;
 use crate::store::{GcReport, Result, Store, io_error};
@@ -22,15 +25,16 @@ use crate::store::{GcReport, Result, Store, io_error};
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 impl Store {
-    /// Deletes what nothing refers to and what has been so for `grace` (default 15 minutes).
+    /// Deletes what nothing refers to and what has been so for `grace` (default 15 minutes, and a
+    /// day for objects that never had a row).
     pub fn gc(self: &Arc<Self>, grace: Option<Duration>, dry_run: bool) -> Result<GcReport> {
+        let asked = grace;
         let grace = grace.unwrap_or(GRACE_DEFAULT);
         let locks = self.files().locks();
+        let before = self.catalog().inventory()?;
         if !dry_run {
             // Readers of this home that were killed pin nothing any more.
-            for pin in self
-                .catalog()
-                .inventory()?
+            for pin in before
                 .pins
                 .iter()
                 .filter(|pin| instance::is_dead(&locks, &pin.holder))
@@ -57,7 +61,12 @@ impl Store {
         if let Some(objects) = self.remote() {
             let of_swept = swept.iter().flat_map(|row| &row.segments);
             report.bytes_freed += of_swept.map(|segment| segment.bytes).sum::<u64>();
-            self.sweep_store(objects, grace, dry_run, &mut report)?;
+            if !dry_run {
+                self.sweep_garbage(objects, grace)?;
+                self.forget_cached()?;
+            }
+            let gone = self.gone(&before)?;
+            report.bytes_freed += self.sweep_objects(objects, asked, &gone, dry_run)?;
         }
         Ok(report)
     }
@@ -68,7 +77,11 @@ impl Store {
             LayerKind::Delta => &["delta"],
             LayerKind::Image => &["image", "sums"],
         };
-        let mut freed = remove(&self.files().active(layer), dry_run)?;
+        let active = self.files().active(layer);
+        let mut freed = 0;
+        if !active.exists() || !self.may_be_lost(&active, layer)? {
+            freed += remove(&active, dry_run)?;
+        }
         if kind == LayerKind::Image {
             remove(&self.files().hash_note(layer), dry_run)?;
         }
@@ -86,70 +99,63 @@ impl Store {
         Ok(freed)
     }
 
-    /// Deletes objects that were a segment's, and those that never became one's. The catalog is asked
-    /// last: an object is known from before its segment is published, or it is older than any upload
-    /// that may still be published.
-    fn sweep_store(
-        &self,
-        objects: &Objects,
-        grace: Duration,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<()> {
-        let garbage = self.catalog().garbage(grace)?;
-        if !dry_run {
-            for keys in garbage.chunks(FORGET_AT_ONCE) {
-                objects.delete(keys.iter().cloned())?;
-                self.catalog().forget_garbage(keys)?;
+    /// Removes what this home has cached of layers that have no row any more.
+    fn forget_cached(&self) -> Result<()> {
+        let Some(cache) = self.files().tier().and_then(|tier| tier.cache()) else {
+            return Ok(());
+        };
+        let failed = |error| io_error("clear the cache", error);
+        for layer in cache.layers().map_err(failed)? {
+            if !self.catalog().knows_layer(layer)? {
+                cache.forget(layer).map_err(failed)?;
             }
         }
-        let waiting: HashSet<String> = self
-            .catalog()
-            .garbage(Duration::ZERO)?
-            .into_iter()
-            .collect();
-        let deleted: HashSet<String> = garbage.into_iter().collect();
-        let age_min = grace.max(UPLOAD_MAX);
-        objects.list("", |object| -> Result<()> {
-            let age = object.modified.elapsed().unwrap_or_default();
-            // Another catalog may keep its objects in the same place.
-            let is_ours = match crate::send::database_of(&object.key) {
-                Some(id) if age >= age_min => match self.catalog().database_by_id(id) {
-                    Err(CatalogError::NoSuchDatabase(_)) => false,
-                    known => known.map(|_| true)?,
-                },
-                _ => false,
-            };
-            if !is_ours
-                || waiting.contains(&object.key)
-                || deleted.contains(&object.key)
-                || self.catalog().knows_object(&object.key)?
-            {
-                return Ok(());
+        Ok(())
+    }
+
+    /// The databases that had a row before, and have none any more.
+    fn gone(&self, before: &Inventory) -> Result<HashSet<DatabaseId>> {
+        let mut gone = HashSet::new();
+        for database in before.databases.iter().filter(|it| it.dropped.is_some()) {
+            match self.catalog().database_by_id(database.id) {
+                Err(CatalogError::NoSuchDatabase(_)) => {
+                    gone.insert(database.id);
+                }
+                known => drop(known?),
             }
-            report.bytes_freed += object.bytes;
-            if dry_run {
-                Ok(())
-            } else {
-                Ok(objects.delete([object.key])?)
-            }
-        })
+        }
+        Ok(gone)
+    }
+
+    /// Deletes the objects that were a segment's until their layers went, or were replaced.
+    fn sweep_garbage(&self, objects: &Objects, grace: Duration) -> Result<()> {
+        for keys in self.catalog().garbage(grace)?.chunks(FORGET_AT_ONCE) {
+            objects.delete(keys.iter().cloned())?;
+            self.catalog().forget_garbage(keys)?;
+        }
+        Ok(())
     }
 
     /// Whether an unsealed layer's file may hold commits that were acknowledged on this host and
-    /// never published: `keep_lost` takes care of those.
-    fn may_be_lost(&self, path: &Path, layer: LayerId) -> bool {
-        let header = self
-            .files()
-            .disk()
-            .open(path, false)
-            .map_err(Into::into)
-            .and_then(|file| read_header(layer, &*file));
-        self.remote().is_some()
-            && header.is_ok_and(|header| {
-                self.head_word(header.database)
-                    .is_some_and(|word| word.epoch == layer.epoch)
-            })
+    /// never published, before its writer was replaced: `keep_lost` takes care of those.
+    fn may_be_lost(&self, path: &Path, layer: LayerId) -> Result<bool> {
+        let Some(file) = self.files().disk().open(path, false).ok() else {
+            return Ok(false);
+        };
+        // The layers that compaction makes begin with no commit of their own.
+        let header = read_header(layer, &*file).ok();
+        let Some(header) = header.filter(|header| header.first_lsn > Lsn::EMPTY) else {
+            return Ok(false);
+        };
+        if self.remote().is_none() {
+            return Ok(false);
+        }
+        match self.catalog().database_by_id(header.database) {
+            Ok(database) => Ok(layer.epoch < database.epoch
+                && self.is_lost(&database, &Layer::new(layer, file))?),
+            Err(CatalogError::NoSuchDatabase(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Layer files that the catalog does not know: left over from something that was killed.
@@ -161,14 +167,12 @@ impl Store {
         report: &mut GcReport,
     ) -> Result<()> {
         let is_orphan = |path: &Path, modified: SystemTime| {
-            let age = SystemTime::now()
-                .duration_since(modified)
-                .unwrap_or_default();
+            let age = machine::age(modified);
             if age < grace {
                 return false;
             }
             // A file is made first and locked then: give it that moment.
-            std::thread::sleep(MAKING_MAX.saturating_sub(age));
+            machine::sleep(MAKING_MAX.saturating_sub(age));
             !is_open(path)
         };
         let mut orphans = HashSet::new();
@@ -212,10 +216,16 @@ impl Store {
             let layer = path
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse().ok());
-            if layer.is_some_and(|layer| self.may_be_lost(&path, layer)) {
+            let is_copy = path.extension().is_some_and(|end| end == "copy");
+            if let Some(layer) = layer.filter(|_| !is_copy)
+                && !self.catalog().knows_layer(layer)?
+                && self.may_be_lost(&path, layer)?
+            {
                 continue;
             }
-            if orphan(&path, modified)? {
+            // A copy is nobody's but the sealing process's that makes it.
+            let is_left_over = is_copy && is_orphan(&path, modified);
+            if is_left_over || orphan(&path, modified)? {
                 report.bytes_freed += remove(&path, dry_run)?;
             }
         }
@@ -226,9 +236,6 @@ impl Store {
 
 /// Rows that are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 100;
-/// An object that no row names is left alone for so long, whatever the grace period: a large import
-/// or compaction sends all of its objects before it writes their rows. Rather leak than lose.
-const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longer than it takes from making a file to locking it.
 const MAKING_MAX: Duration = Duration::from_millis(200);
 

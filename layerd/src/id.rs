@@ -58,7 +58,7 @@ impl Timestamp {
     /// The wall clock, now.
     #[must_use]
     pub fn now() -> Timestamp {
-        Timestamp::from(jiff::Timestamp::now())
+        crate::machine::wall_clock()
     }
 
     /// The moment `seconds` later (or earlier, if negative); saturates.
@@ -163,15 +163,10 @@ impl Serialize for LayerId {
     }
 }
 
-/// Random bits from the kernel.
+/// Random bits.
 #[must_use]
 pub fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    // The kernel fills requests of up to 256 bytes whole once its pool is ready, which is before
-    // any program of a running system starts.
-    assert_eq!(got, Ok(8), "the kernel gave no random bytes");
-    u64::from_ne_bytes(bytes)
+    crate::machine::random_u64()
 }
 
 fn hex_u64(text: &str) -> Option<u64> {

@@ -37,10 +37,15 @@ mod lease;
 mod load;
 mod local;
 mod log;
+#[cfg(not(feature = "simulation"))]
+mod machine;
+#[cfg(feature = "simulation")]
+pub mod machine;
 mod maintain;
 mod names;
 mod new_image;
 mod new_layer;
+mod orphans;
 mod page_cache;
 mod pin;
 mod ranges;

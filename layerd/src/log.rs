@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::checksum::chunk_sums;
 use crate::error::FsError;
@@ -28,6 +28,7 @@ use crate::id::{FileId, Lsn, Timestamp};
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::load::{Images, Loaded, note_payload};
+use crate::machine::{Condvar, Mutex};
 use crate::record::{
     Change, HEADER_LENGTH, PAYLOAD_MAX, Place, RECORD_ALIGN, Record, align, place_data,
 };

@@ -6,11 +6,11 @@
 //! long as it works.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::compact::Effort;
 use crate::id::DatabaseId;
-use crate::remote::cache::CacheConfig;
+use crate::machine::{Instant, sleep};
 use crate::store::{Result, Store};
 
 /// How often each kind of care is looked at.
@@ -57,7 +57,7 @@ impl Caretaker {
             self.waiting_since = Instant::now();
         }
         let replaced = self.care(may_seal, ended)?;
-        let dropped = self.store.drop_local_copies(CacheConfig::default())?;
+        let dropped = self.store.drop_local_copies(self.store.cache_limits())?;
         if dropped > 0 {
             tracing::info!(dropped, "dropped local copies of layers that the store has");
         }
@@ -115,7 +115,7 @@ impl<'a> Pace<'a> {
     fn rest(&self) {
         // Whoever unmounts waits for this work: then it is no background any more.
         if !(self.ended)() {
-            std::thread::sleep(self.since.get().elapsed().min(Duration::from_millis(20)) * 4);
+            sleep(self.since.get().elapsed().min(Duration::from_millis(20)) * 4);
         }
         self.since.set(Instant::now());
     }

@@ -38,8 +38,8 @@ pub fn write_image(
     let result = write(files, id, database, size, read);
     if result.is_err() {
         // Whatever is left over is an orphan, which garbage collection finds.
-        let _ = std::fs::remove_file(files.image(id));
-        let _ = std::fs::remove_file(files.sums(id));
+        let _ = files.disk().remove(&files.image(id));
+        let _ = files.disk().remove(&files.sums(id));
     }
     result
 }

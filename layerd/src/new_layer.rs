@@ -243,7 +243,7 @@ impl Drop for NewLayer {
     fn drop(&mut self) {
         if !self.published {
             // What is left over is an orphan, which garbage collection finds.
-            let _ = std::fs::remove_file(self.files.active(self.id()));
+            let _ = self.files.disk().remove(&self.files.active(self.id()));
         }
     }
 }

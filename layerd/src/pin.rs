@@ -8,11 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::catalog::{Catalog, Holder};
 use crate::id::LayerId;
-use crate::lease::boot_time_ms;
+use crate::machine::{self, Condvar, Mutex, MutexGuard, boot_time_ms};
 
 /// How long a pin lives unless renewed.
 pub const PIN_TTL: Duration = Duration::from_secs(600);
@@ -132,9 +130,8 @@ impl PinKeeper {
         state.pins.push(Arc::downgrade(&pin));
         if !state.running {
             let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name("pins".to_owned());
             // Without the thread the pin ends after ten minutes and its readers get ESTALE.
-            state.running = thread.spawn(move || shared.run()).is_ok();
+            state.running = machine::spawn("pins", move || shared.run()).is_ok();
         }
         pin
     }
@@ -159,9 +156,7 @@ impl Shared {
             }
             state.pins.retain(|pin| pin.strong_count() > 0);
             let pins: Vec<Arc<Pin>> = state.pins.iter().filter_map(Weak::upgrade).collect();
-            parking_lot::MutexGuard::unlocked(&mut state, || {
-                pins.iter().for_each(|pin| pin.renew())
-            });
+            MutexGuard::unlocked(&mut state, || pins.iter().for_each(|pin| pin.renew()));
         }
     }
 }

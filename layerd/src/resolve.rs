@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::catalog::{Database, LayerKind, LayerRow, LayerState, StatePoint};
+use crate::catalog::{Database, Head, LayerKind, LayerRow, LayerState, Snapshot, StatePoint};
 use crate::error::FsError;
 use crate::files::Files;
 use crate::format::RECORDS_AT;
@@ -25,6 +25,15 @@ impl CommitPoint {
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         self.point.map_or(Lsn::EMPTY, |point| point.lsn)
+    }
+
+    /// The newest commit.
+    pub(crate) fn of_head(head: &Head) -> CommitPoint {
+        CommitPoint {
+            point: head.point,
+            time: head.time,
+            written_bytes: head.written_bytes,
+        }
     }
 
     fn of(commit: &CommitInfo) -> CommitPoint {
@@ -55,15 +64,41 @@ impl Store {
         match reference {
             Ref::Latest => Ok(head),
             Ref::Name(name) => {
-                let lsn = self.catalog().snapshot_by_name(database.id, name)?.lsn;
-                self.resolve_lsn(database, &head, lsn, false)
+                let snapshot = self.catalog().snapshot_by_name(database.id, name)?;
+                self.resolve_snapshot(database, &head, &snapshot)
             }
             Ref::Id(id) => {
-                let lsn = self.catalog().snapshot_by_id(database.id, *id)?.lsn;
-                self.resolve_lsn(database, &head, lsn, false)
+                let snapshot = self.catalog().snapshot_by_id(database.id, *id)?;
+                self.resolve_snapshot(database, &head, &snapshot)
             }
             Ref::Lsn(lsn) => self.resolve_lsn(database, &head, *lsn, true),
             Ref::Time(at) => self.resolve_time(database, &head, *at),
+        }
+    }
+
+    /// A snapshot names a commit by number and time: under its number another one may have been
+    /// published, where its own never was.
+    fn resolve_snapshot(
+        self: &Arc<Self>,
+        database: &Database,
+        head: &CommitPoint,
+        snapshot: &Snapshot,
+    ) -> Result<CommitPoint> {
+        let never_published = || {
+            let what = format!(
+                "snapshot {} of {} names a commit that a replaced writer's host alone had; once that host is back, it is in a clone {}-lost-<epoch>",
+                snapshot.id, database.name, database.name
+            );
+            StoreError::NoSuchRef(what)
+        };
+        if snapshot.lsn > head.lsn() {
+            return Err(never_published());
+        }
+        let found = self.resolve_lsn(database, head, snapshot.lsn, false)?;
+        if found.time == snapshot.time {
+            Ok(found)
+        } else {
+            Err(never_published())
         }
     }
 
@@ -243,9 +278,14 @@ pub(crate) fn layer_commits(
     row: &LayerRow,
     head: &CommitPoint,
 ) -> std::result::Result<Vec<CommitInfo>, FsError> {
+    let mut commits = Vec::new();
+    let is_unpublished = row.state == LayerState::Active && row.segments.is_empty();
+    if is_unpublished && files.tier().is_some() && !files.has(row) {
+        // Another host has begun it, and published nothing of it yet.
+        return Ok(commits);
+    }
     let (layer, _) =
         open_layer(files, row.id, Some(row)).map_err(|error| open_error(row.id, error))?;
-    let mut commits = Vec::new();
     let mut note = |scanned: &Scanned| {
         if let Change::Commit {
             lsn, written_bytes, ..

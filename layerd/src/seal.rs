@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use crate::catalog::LayerRow;
-use crate::disk::DiskFile;
+use crate::disk;
 use crate::error::FsError;
 use crate::files::{Files, is_open};
 use crate::format::{LayerFooter, PAGE_LENGTH, RECORDS_AT};
@@ -60,24 +60,7 @@ fn is_replaced_writers(store: &Store, row: &LayerRow) -> Result<bool, StoreError
 /// Copies a layer's log, from this home or from the store.
 fn copy_log(files: &Files, row: &LayerRow, end: u64, to: &Path) -> Result<(), FsError> {
     let source = files.open_delta(row.id, Some(row))?;
-    copy_file(files, &*source, end, to)
-}
-
-/// Copies the first `end` bytes of a file, over what an earlier attempt may have left.
-pub fn copy_file(files: &Files, source: &dyn DiskFile, end: u64, to: &Path) -> Result<(), FsError> {
-    let _ = std::fs::remove_file(to);
-    let file = files.disk().create(to)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < end {
-        let bytes = &mut buffer[..(end - at).min(1 << 20) as usize];
-        if source.read_at(bytes, at)? < bytes.len() {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-        }
-        file.write_at(&[bytes], at)?;
-        at += bytes.len() as u64;
-    }
-    Ok(file.sync()?)
+    Ok(disk::copy(&**files.disk(), &*source, end, to, &mut |_| ())?)
 }
 
 /// Length and hash of a layer that was moved to the sealed ones before the catalog heard of it.

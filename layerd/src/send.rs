@@ -12,15 +12,13 @@ use crate::id::DatabaseId;
 use crate::layer::Layer;
 use crate::load::open_error;
 use crate::record::Change;
-use crate::remote::key::SegmentKey;
 use crate::remote::layout::{Layout, image_end};
 use crate::remote::objects::Objects;
-use crate::remote::upload::{Range, UploadError, read_delta, read_image, upload};
+use crate::remote::segment::SEGMENT;
+use crate::remote::upload::{Range, UploadError, read_delta, read_image, split, upload};
 use crate::scan::{LogScan, read_footer, scan_index};
 use crate::store::StoreError;
 
-/// A longer range goes as several segments, so that a failure does not begin at the beginning.
-pub const PIECE: u64 = 64 << 20;
 /// A sealed layer in more segments than this, shorter ones than [`MERGE_BELOW`] on average, is sent
 /// anew as a whole: each segment is a request of its own to whoever opens the layer.
 const SEGMENTS_MAX: u64 = 4;
@@ -50,7 +48,7 @@ pub fn send_log(
     };
     let mut layout = Layout::log();
     let mut scan = LogScan::new(layer, log.from.max(RECORDS_AT), log.end);
-    while scan.at() < log.end.min(log.from + PIECE) {
+    while scan.at() < log.end.min(log.from + SEGMENT) {
         let at = scan.at();
         let scanned = scan.next().map_err(unread)?.map_err(|_| {
             let what = format!("a record that was applied can't be read back at {at}");
@@ -172,28 +170,22 @@ fn send_range(
     segments: &mut Vec<Segment>,
     read: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    loop {
-        let sent = segments.last().map_or(0, |last| last.end);
-        if sent >= end {
-            return Ok(());
-        }
-        let begin = Segment::begin_behind(sent);
-        // What is left over is not worth a segment of its own.
-        let piece = if end - begin <= PIECE * 2 {
-            end
-        } else {
-            begin + PIECE
-        };
+    let sent = segments.last().map_or(0, |last| last.end);
+    if sent >= end {
+        return Ok(());
+    }
+    for piece in split(Segment::begin_behind(sent), end) {
         let range = Range {
             database: row.database,
             layer: row.id,
-            begin,
-            end: piece,
+            begin: piece.start,
+            end: piece.end,
             layout,
             commits: None,
         };
         segments.push(upload(objects, range, read)?);
     }
+    Ok(())
 }
 
 fn note_payload(layout: &mut Layout, change: &Change) {
@@ -203,10 +195,4 @@ fn note_payload(layout: &mut Layout, change: &Change) {
     {
         layout.add_payload(*payload_at, *length);
     }
-}
-
-/// The database of a segment's object; `None` for any other object: whatever else lies in a bucket
-/// is not ours.
-pub fn database_of(key: &str) -> Option<DatabaseId> {
-    key.parse().ok().map(|key: SegmentKey| key.database)
 }

@@ -1,5 +1,5 @@
-//! Where a command works: home, catalog and objects, from flags, environment, the home's
-//! `openduck.toml` and defaults, in this order. All of OpenDuck's commands find a store this way.
+//! Where a command works: home, catalog, objects and the cache's size, from flags, environment, the
+//! home's `openduck.toml` and defaults, in this order. All of OpenDuck's commands find a store this way.
 //!
 //! The catalog's URL may hold a password (`postgres://USER:PASSWORD@HOST/DATABASE`): it is passed on
 //! as it is, and never printed.
@@ -11,11 +11,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::store::StoreConfig;
 
 const FILE_NAME: &str = "openduck.toml";
+
+/// A smaller cache would be emptied of what was fetched ahead before that is read. Arithmetic: 32 MiB
+/// ahead of each of some readers, and what is evicted at a time.
+const CACHE_BYTES_MIN: u64 = 256 << 20;
 
 /// What `openduck.toml` may hold.
 #[derive(Debug, Default, Deserialize)]
@@ -25,6 +30,8 @@ struct File {
     meta: Option<String>,
     /// `file:PATH`, a path below the home.
     objects: Option<String>,
+    /// As [`cache_size`] takes it.
+    cache_size: Option<String>,
 }
 
 /// What flags, or else the environment, say; an empty value counts as none.
@@ -36,6 +43,8 @@ pub struct Given {
     pub meta: Option<String>,
     /// The layers' URL.
     pub objects: Option<String>,
+    /// How large the cache of a remote store may be: `20GiB`, `1.5 TB`, or a plain number of bytes.
+    pub cache_size: Option<String>,
 }
 
 /// Why it can't be told where to work.
@@ -58,7 +67,7 @@ pub enum SettingsError {
         source: io::Error,
     },
     /// The home's file makes no sense.
-    #[error("{}, line {line}: {what}; it may hold `meta` and `objects`, each a string", .path.display())]
+    #[error("{}, line {line}: {what}; it may hold `meta`, `objects` and `cache_size`, each a string", .path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -67,6 +76,12 @@ pub enum SettingsError {
         /// What is wrong.
         what: String,
     },
+    /// The cache's size is none.
+    #[error("{0:?} is no size for the cache; write it like 20GiB, 1.5TB or 500000000")]
+    NotASize(String),
+    /// A cache of this size would not hold what one read needs.
+    #[error("a cache of {0} would be emptied before it is read; give it {least} at least", least = ByteSize(CACHE_BYTES_MIN))]
+    CacheTooSmall(ByteSize),
 }
 
 /// Result of finding out where to work.
@@ -84,20 +99,34 @@ pub fn resolve(
         None => default_home(environment)?,
     };
     let file = read_file(&home)?;
-    let choose = |given: Option<String>, file: Option<String>| {
-        let given = given.filter(|value| !value.is_empty());
-        let file = file.filter(|value| !value.is_empty());
-        match (given, file) {
-            (Some(url), _) => Some(absolute(&url, directory)),
-            (None, Some(url)) => Some(absolute(&url, &home)),
-            (None, None) => None,
-        }
+    let some = |value: Option<String>| value.filter(|value| !value.is_empty());
+    let choose = |given: Option<String>, file: Option<String>| match (some(given), some(file)) {
+        (Some(url), _) => Some(absolute(&url, directory)),
+        (None, Some(url)) => Some(absolute(&url, &home)),
+        (None, None) => None,
     };
-    Ok(StoreConfig {
-        meta: choose(given.meta, file.meta),
-        objects: choose(given.objects, file.objects),
-        home,
-    })
+    let meta = choose(given.meta, file.meta);
+    let objects = choose(given.objects, file.objects);
+    let mut config = StoreConfig {
+        meta,
+        objects,
+        ..StoreConfig::of_home(home)
+    };
+    if let Some(size) = some(given.cache_size).or(some(file.cache_size)) {
+        config.cache.bytes_max = cache_size(&size)?;
+    }
+    Ok(config)
+}
+
+/// How large the cache may be, in bytes: `20GiB`, `1.5 TB`, or a plain number.
+fn cache_size(text: &str) -> Result<u64> {
+    let size: ByteSize = text
+        .parse()
+        .map_err(|_| SettingsError::NotASize(text.to_owned()))?;
+    if size.0 < CACHE_BYTES_MIN {
+        return Err(SettingsError::CacheTooSmall(size));
+    }
+    Ok(size.0)
 }
 
 fn default_home(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
@@ -146,6 +175,8 @@ pub fn absolute(url: &str, base: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::remote::cache::CacheConfig;
+
     use super::*;
 
     fn nowhere(_: &str) -> Option<PathBuf> {
@@ -164,7 +195,7 @@ mod tests {
         let given = Given {
             home: Some(home.path().to_owned()),
             meta: Some("sqlite:mine.db".into()),
-            objects: None,
+            ..Given::default()
         };
         let config = resolve(given, Path::new("/work"), nowhere).unwrap();
         assert_eq!(config.meta.as_deref(), Some("sqlite:/work/mine.db"));
@@ -179,9 +210,39 @@ mod tests {
             home: Some(home.path().to_owned()),
             meta: Some(String::new()),
             objects: Some(String::new()),
+            cache_size: Some(String::new()),
         };
         let config = resolve(given, Path::new("/"), nowhere).unwrap();
         assert_eq!((config.meta, config.objects), (None, None));
+        assert_eq!(config.cache, CacheConfig::default());
+    }
+
+    #[test]
+    fn the_caches_size_is_a_setting() {
+        let home = home_with("cache_size = '2 TiB'");
+        let size = |given: &str| {
+            let given = Given {
+                home: Some(home.path().to_owned()),
+                cache_size: Some(given.to_owned()),
+                ..Given::default()
+            };
+            resolve(given, Path::new("/"), nowhere).map(|config| config.cache)
+        };
+        assert_eq!(size("").unwrap().bytes_max, 2 << 40);
+        for (given, bytes) in [
+            ("300MiB", 300 << 20),
+            ("1.5 GB", 1_500_000_000),
+            ("268435456", 256 << 20),
+        ] {
+            let cache = size(given).unwrap();
+            assert_eq!(cache.bytes_max, bytes, "{given}");
+            let default = CacheConfig::default();
+            assert_eq!(cache.free_percent_min, default.free_percent_min);
+        }
+        for given in ["much", "-1GiB", "20 gigs", "0", "255MiB"] {
+            let message = size(given).unwrap_err().to_string();
+            assert!(message.contains("cache"), "{given}: {message}");
+        }
     }
 
     #[test]

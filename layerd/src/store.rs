@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::binding::{bind, identity};
@@ -26,8 +27,9 @@ use crate::id::{
     DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotName, Timestamp, random_u64,
 };
 use crate::instance::{self, Instance};
-use crate::lease::{HeldLease, boot_time_ms};
+use crate::lease::HeldLease;
 use crate::load::{Loaded, load};
+use crate::machine::{self, Instant, boot_time_ms};
 use crate::names::Naming;
 use crate::new_layer::NewLayer;
 use crate::pin::{PIN_TTL, Pin, PinKeeper};
@@ -53,6 +55,22 @@ pub struct StoreConfig {
     pub meta: Option<String>,
     /// `file:PATH`; default `<home>/objects`.
     pub objects: Option<String>,
+    /// How much of the disk is for what a remote store has too: the cache, and local copies of
+    /// layers that were written here, each.
+    pub cache: CacheConfig,
+}
+
+impl StoreConfig {
+    /// A home with everything in it, as it is where nothing else is said.
+    #[must_use]
+    pub fn of_home(home: impl Into<PathBuf>) -> StoreConfig {
+        StoreConfig {
+            home: home.into(),
+            meta: None,
+            objects: None,
+            cache: CacheConfig::default(),
+        }
+    }
 }
 
 impl fmt::Debug for StoreConfig {
@@ -61,6 +79,7 @@ impl fmt::Debug for StoreConfig {
             .field("home", &self.home)
             .field("meta", &self.meta.as_deref().map(without_credentials))
             .field("objects", &self.objects)
+            .field("cache", &self.cache)
             .finish()
     }
 }
@@ -236,6 +255,10 @@ const RETENTION_MAX: Duration = Duration::from_secs(250 * 365 * 24 * 3600);
 /// How often, and how long, a writer waits for its home's lock where nobody has the lease.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
+/// How long who only reads waits for a remote store that is to be brought what a killed writer left.
+const STORE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a store that did not answer is not asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(30);
 /// How long a writer that wants to take over waits for the holder to let go.
 const STEAL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -249,6 +272,10 @@ pub struct Store {
     objects: Objects,
     /// The store of layers, where that is not this directory.
     remote: Option<Objects>,
+    /// When that did not answer.
+    silent: Mutex<Option<Instant>>,
+    /// How much of the disk is for what the remote store has too.
+    cache: CacheConfig,
     instance: OnceLock<Instance>,
 }
 
@@ -296,7 +323,7 @@ impl Store {
         let files = match &remote {
             Some(objects) => {
                 // A home that can't be written reads without a cache.
-                let cache = Cache::open(&home, CacheConfig::default())
+                let cache = Cache::open(&home, config.cache)
                     .inspect_err(|error| tracing::warn!(%error, "there is no cache"));
                 files.with_tier(Tier::new(objects.clone(), cache.ok()))
             }
@@ -306,17 +333,45 @@ impl Store {
             Some(url) => catalog::open(url)?,
             None => Arc::new(SqliteCatalog::open(&home.join("catalog.db"))?),
         };
+        Ok(Store::over(files, catalog, objects, remote, config.cache))
+    }
+
+    /// Opens a home over a catalog and a remote store that are open already.
+    pub fn open_over(
+        home: &Path,
+        disk: Arc<dyn Disk>,
+        catalog: Arc<dyn Catalog>,
+        remote: Objects,
+    ) -> Result<Arc<Store>> {
+        let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
+        let objects = Objects::local(&home.join(LOCAL))?;
+        let files = Files::open(home, &home.join(LOCAL), disk).map_err(not_opened)?;
+        let config = CacheConfig::default();
+        let cache = Cache::open(home, config).map_err(not_opened)?;
+        let files = files.with_tier(Tier::new(remote.clone(), Some(cache)));
+        Ok(Store::over(files, catalog, objects, Some(remote), config))
+    }
+
+    fn over(
+        files: Files,
+        catalog: Arc<dyn Catalog>,
+        objects: Objects,
+        remote: Option<Objects>,
+        cache: CacheConfig,
+    ) -> Arc<Store> {
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
-        Ok(Arc::new(Store {
+        Arc::new(Store {
             files,
             catalog,
             pins,
             hashes,
             objects,
             remote,
+            silent: Mutex::default(),
+            cache,
             instance: OnceLock::new(),
-        }))
+        })
     }
 
     /// The home.
@@ -347,6 +402,17 @@ impl Store {
     /// The store of layers, if it is not a directory in which they are read in place.
     pub(crate) fn remote(&self) -> Option<&Objects> {
         self.remote.as_ref()
+    }
+
+    /// How much of the disk is for what a remote store has too.
+    pub(crate) fn cache_limits(&self) -> CacheConfig {
+        self.cache
+    }
+
+    /// Whether layers are in a store from which they may have to be fetched.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// The row of a layer that is complete in this home's files, with all its segments where the
@@ -385,13 +451,14 @@ impl Store {
             .create_database(name, RETENTION_DEFAULT.as_secs(), None)?)
     }
 
-    /// All databases, each with its newest acknowledged head.
+    /// All databases, each with its newest acknowledged head. Where the store is a remote one, what
+    /// a killed writer left here is not brought there for it: that may take long.
     pub fn list(self: &Arc<Self>) -> Result<Vec<Database>> {
-        self.catalog
-            .databases()?
-            .into_iter()
-            .map(|database| self.settled(database))
-            .collect()
+        let databases = self.catalog.databases()?.into_iter();
+        match self.remote() {
+            Some(_) => databases.map(|it| self.with_head_word(it)).collect(),
+            None => databases.map(|it| self.settled(it)).collect(),
+        }
     }
 
     /// A database with its newest acknowledged head (a crashed writer's commits included).
@@ -403,14 +470,6 @@ impl Store {
     /// word of a living one.
     pub(crate) fn settled(self: &Arc<Self>, database: Database) -> Result<Database> {
         let mut database = database;
-        if self.remote().is_some() {
-            match self.keep_lost(database.id) {
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, "lost commits could not be kept as a clone yet")
-                }
-            }
-        }
         // What another host's writer left is for the next writer to end, not for a reader.
         let is_ours =
             |row: &LayerRow| self.remote().is_none() || self.files.active(row.id).exists();
@@ -419,7 +478,19 @@ impl Store {
             .layers(database.id)?
             .iter()
             .any(|row| row.state == LayerState::Active && is_ours(row));
-        if active {
+        let dead = active && !self.is_written(&database)?;
+        let lost = self.has_lost(&database)?;
+        // What is here can't be brought to a store that is away; what is here can be read.
+        let may_bring = (dead || lost) && self.store_answers();
+        if lost && may_bring {
+            match self.keep_lost(database.id) {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "lost commits could not be kept as a clone yet")
+                }
+            }
+        }
+        if dead && may_bring {
             match self.recover_dead(&database) {
                 Ok(()) => database = self.catalog.database_by_id(database.id)?,
                 // A home that can't be written can still be read up to the last published head;
@@ -430,7 +501,7 @@ impl Store {
                 Err(
                     StoreError::Catalog(CatalogError::LeaseHeld { .. }) | StoreError::Paused(_),
                 ) => {}
-                // A store that is away can't be brought what is here; what it has can be read.
+                // It answered, and then it did not.
                 Err(error @ (StoreError::Upload(_) | StoreError::Objects(_))) => {
                     tracing::warn!(%error, "recovery waits for the store")
                 }
@@ -441,9 +512,15 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
+        self.with_head_word(database)
+    }
+
+    /// The database with the head that this home's newest writer of it acknowledged, if that is
+    /// newer.
+    fn with_head_word(&self, mut database: Database) -> Result<Database> {
         if let Some(word) = self.head_word(database.id)
-            && word.epoch == database.epoch
             && word.point.lsn > database.head.lsn()
+            && (word.epoch == database.epoch || self.is_waiting(&database, &word)?)
         {
             database.head = Head {
                 point: Some(word.point),
@@ -452,6 +529,41 @@ impl Store {
             };
         }
         Ok(database)
+    }
+
+    /// Whether what a head word tells of is still to be brought to the store by whoever writes
+    /// next: somebody had the lease since, and ended nothing.
+    fn is_waiting(&self, database: &Database, word: &HeadWord) -> Result<bool> {
+        if self.remote().is_none() || self.is_written(database)? {
+            return Ok(false);
+        }
+        let rows = self.catalog.layers(database.id)?;
+        let mut active = rows.iter().filter(|row| row.state == LayerState::Active);
+        Ok(active.any(|row| row.id == word.point.layer))
+    }
+
+    /// Whether the database has a writer that lives, or may.
+    fn is_written(&self, database: &Database) -> Result<bool> {
+        let locks = self.files.locks();
+        let lease = self.catalog.lease(database.id)?;
+        Ok(lease.is_some_and(|lease| !instance::is_dead(&locks, &lease.holder)))
+    }
+
+    /// Whether the store of layers can be brought something. One that was silent is left alone for
+    /// a while.
+    fn store_answers(&self) -> bool {
+        let Some(objects) = self.remote() else {
+            return true;
+        };
+        let mut silent = self.silent.lock();
+        if silent.is_some_and(|since| since.elapsed() < STORE_PAUSE) {
+            return false;
+        }
+        let answer = objects.answers(STORE_TIME_MAX);
+        *silent = answer.is_err().then(Instant::now);
+        answer
+            .inspect_err(|error| tracing::warn!(%error, "recovery waits for the store"))
+            .is_ok()
     }
 
     pub(crate) fn head_word(&self, database: DatabaseId) -> Option<HeadWord> {
@@ -475,7 +587,7 @@ impl Store {
             if lock.is_some() || self.catalog.lease(database.id)?.is_some() {
                 break;
             }
-            std::thread::sleep(LOCK_PAUSE);
+            machine::sleep(LOCK_PAUSE);
             lock = self.writer_lock(database.id)?;
         }
         match lock {
@@ -623,11 +735,11 @@ impl Store {
         options: WriterOptions,
     ) -> Result<Writer> {
         let database = self.catalog.database(name)?;
-        let deadline = std::time::Instant::now() + STEAL_TIMEOUT;
+        let deadline = Instant::now() + STEAL_TIMEOUT;
         let lease = loop {
             match self.acquire(&database) {
                 Err(error) if options.steal && error.is_held() => {
-                    if std::time::Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         // Nobody answers. If the lease ran out, what the holder still writes is
                         // fenced; if not, this says who holds it.
                         break self.acquire_with(&database, None)?;
@@ -635,7 +747,7 @@ impl Store {
                     if self.catalog.lease(database.id)?.is_some() {
                         self.catalog.want_lease(database.id)?;
                     }
-                    std::thread::sleep(Duration::from_millis(200));
+                    machine::sleep(Duration::from_millis(200));
                 }
                 result => break result?,
             }
@@ -778,17 +890,22 @@ impl Store {
         reference: &Ref,
         new: &DatabaseName,
     ) -> Result<Database> {
-        let database = self.database(source)?;
-        let state = self.resolve(&database, reference)?;
-        let base = Base {
-            database: database.id,
-            point: state.point,
-        };
-        Ok(self.catalog.create_database(
-            new,
-            database.retention_s,
-            Some((base, state.time, state.written_bytes)),
-        )?)
+        let mut tries = 0;
+        loop {
+            let database = self.database(source)?;
+            let state = self.resolve(&database, reference)?;
+            let base = Base {
+                database: database.id,
+                point: state.point,
+            };
+            let start = (base, state.time, state.written_bytes);
+            let retention_s = database.retention_s;
+            match self.catalog.create_database(new, retention_s, Some(start)) {
+                // Compaction came in between: look again.
+                Err(CatalogError::NoSuchLayer(_)) if tries < 5 => tries += 1,
+                made => return Ok(made?),
+            }
+        }
     }
 
     /// Adds a commit with the image of `reference`; refused while mounted for writing.
@@ -796,9 +913,18 @@ impl Store {
         let database = self.catalog.database(name)?;
         let lease = self.acquire(&database)?;
         let result = self.recover_layers(database.id, &lease).and_then(|()| {
-            let database = self.database(name)?;
-            let state = self.resolve(&database, reference)?;
-            self.add_restoring_layer(&database, &lease, &state)
+            let mut tries = 0;
+            loop {
+                let database = self.database(name)?;
+                let state = self.resolve(&database, reference)?;
+                match self.add_restoring_layer(&database, &lease, &state) {
+                    // Compaction came in between: look again.
+                    Err(StoreError::Catalog(CatalogError::NoSuchLayer(_))) if tries < 5 => {
+                        tries += 1;
+                    }
+                    restored => return restored,
+                }
+            }
         });
         lease.release()?;
         result
@@ -856,7 +982,7 @@ impl Store {
         let path = self.files.locks().join(format!("seal-{id}"));
         let failed = |error| io_error(&format!("lock {}", path.display()), error);
         let lock = std::fs::File::create(&path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        machine::lock_file(&lock).map_err(failed)?;
         for row in self
             .catalog
             .layers(id)?

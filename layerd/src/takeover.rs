@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::{
     Base, CatalogError, CommitRange, Database, Head, LayerRow, LayerState, Rotation, StatePoint,
@@ -17,6 +18,7 @@ use crate::catalog::{
 use crate::error::FsError;
 use crate::files::is_open;
 use crate::format::{LayerHeader, RECORDS_AT};
+use crate::frozen::CommitPoint;
 use crate::id::{DatabaseId, DatabaseName, Epoch, LayerId, Lsn, Timestamp};
 use crate::layer::{Cache, Layer, Piece};
 use crate::lease::HeldLease;
@@ -24,13 +26,26 @@ use crate::load::{note_payload, open_error};
 use crate::new_layer::NewLayer;
 use crate::record::Change;
 use crate::recover::{Recovered, acknowledged, recover};
+use crate::resolve::layer_commits;
 use crate::scan::{LogScan, open_layer, read_header};
 use crate::send::{LogRange, send_log};
 use crate::store::{Result, Store, StoreError};
 
+/// How long a writer that begins waits for a store that does not answer.
+const STORE_TIME_MAX: Duration = Duration::from_secs(60);
+
 impl Store {
     /// Ends every layer that an earlier writer left active. The caller holds the lease.
-    pub(crate) fn recover_layers(&self, id: DatabaseId, lease: &HeldLease) -> Result<()> {
+    pub(crate) fn recover_layers(
+        self: &Arc<Self>,
+        id: DatabaseId,
+        lease: &HeldLease,
+    ) -> Result<()> {
+        // From here on the head word tells of this lease: what it says of earlier ones is used first.
+        match self.keep_lost_held(id) {
+            Err(error @ StoreError::Refused(_)) => tracing::error!(%error, "lost commits"),
+            kept => drop(kept?),
+        }
         let (word, epoch) = (self.head_word(id), lease.epoch());
         let mut active: Vec<LayerRow> = self.catalog().layers(id)?;
         active.retain(|row| row.state == LayerState::Active);
@@ -62,7 +77,7 @@ impl Store {
                 .rotate(id, epoch, &recovered.rotation, &head)?;
             if recovered.rotation.commits.is_none() {
                 // The catalog has marked it dead; nothing was ever in it.
-                let _ = std::fs::remove_file(here);
+                let _ = self.files().disk().remove(&here);
             }
             self.store_head_word(id, epoch, &head, recovered.rotation.end)?;
             tracing::info!(layer = %row.id, lsn = %head.lsn(), "recovered the layer of a writer that ended unexpectedly");
@@ -81,6 +96,7 @@ impl Store {
         let (Some(objects), Some(_)) = (self.remote(), recovered.head) else {
             return Ok(());
         };
+        let objects = objects.within(STORE_TIME_MAX);
         let file = self
             .files()
             .disk()
@@ -92,7 +108,7 @@ impl Store {
         while from < end {
             lease.check()?;
             let log = LogRange { from, end, commits };
-            let segment = send_log(objects, row.database, &layer, &log)?;
+            let segment = send_log(&objects, row.database, &layer, &log)?;
             self.catalog()
                 .add_segment(row.database, lease.epoch(), row.id, &segment)?;
             from = segment.end;
@@ -149,6 +165,15 @@ impl Store {
             // A writer of this home may still be at it.
             return Ok(Vec::new());
         };
+        self.keep_lost_held(id)
+    }
+
+    /// The same, for a caller that keeps other writers of this home away.
+    fn keep_lost_held(self: &Arc<Self>, id: DatabaseId) -> Result<Vec<DatabaseName>> {
+        if self.remote().is_none() {
+            return Ok(Vec::new());
+        }
+        let database = self.catalog().database_by_id(id)?;
         let mut lost = self.lost_layers(&database)?;
         lost.sort_by_key(|lost| (lost.header.id.epoch, lost.header.first_lsn));
         let mut clones = Vec::new();
@@ -159,17 +184,22 @@ impl Store {
                 .take_while(|lost| lost.header.id.epoch == epoch)
                 .count();
             let of_epoch: Vec<Lost> = lost.drain(..count).collect();
-            clones.push(self.keep_epoch(&database, epoch, &of_epoch)?);
+            clones.extend(self.keep_epoch(&database, epoch, &of_epoch)?);
             for lost in &of_epoch {
                 let path = self.files().active(lost.header.id);
                 if lost.is_waiting {
                     self.cut(&path, lost)?;
                 } else {
-                    let _ = std::fs::remove_file(path);
+                    let _ = self.files().disk().remove(&path);
                 }
             }
         }
         Ok(clones)
+    }
+
+    /// Whether [`Store::keep_lost`] has something to keep, or may have.
+    pub(crate) fn has_lost(&self, database: &Database) -> Result<bool> {
+        Ok(self.remote().is_some() && !self.lost_layers(database)?.is_empty())
     }
 
     /// Unsealed layer files of the database that hold more than the catalog knows of, and whose
@@ -179,25 +209,25 @@ impl Store {
             return Ok(Vec::new());
         };
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let of_replaced: Vec<(PathBuf, LayerId)> = paths
+        let files: Vec<(PathBuf, LayerId)> = paths
             .filter_map(|path| Some((layer_of(&path)?, path)))
-            .filter(|(id, _)| id.epoch < database.epoch)
+            .filter(|(id, _)| id.epoch <= database.epoch)
             .map(|(id, path)| (path, id))
             .collect();
-        if of_replaced.is_empty() {
+        if files.is_empty() {
             return Ok(Vec::new());
         }
         let rows = self.catalog().layers(database.id)?;
-        let word = self.head_word(database.id);
         let mut lost = Vec::new();
-        for (path, id) in of_replaced {
+        for (path, id) in files {
             let row = rows.iter().find(|row| row.id == id);
+            let is_replaced = id.epoch < database.epoch;
             let published = match row {
                 Some(row) if row.state == LayerState::Active => continue,
                 Some(row) => row.last_lsn.zip(row.end),
-                // Nothing of it was published, if it ever was a writer's: the head word tells.
-                None if word.is_some_and(|word| word.epoch == id.epoch) => None,
-                None => continue,
+                // It may be one in the making.
+                None if !is_replaced => continue,
+                None => None,
             };
             let Ok(file) = self.files().disk().open(&path, false) else {
                 continue;
@@ -205,28 +235,57 @@ impl Store {
             let Ok(header) = read_header(id, &*file) else {
                 continue;
             };
-            let from = published.map_or(RECORDS_AT, |(_, end)| end);
-            let layer = Layer::new(id, file);
-            let is_longer = LogScan::new(&layer, from, u64::MAX)
-                .next()
-                .is_ok_and(|next| next.is_ok());
-            if row.is_some_and(|row| row.state == LayerState::Sealed)
-                && !is_longer
-                && !is_open(&path)
-            {
-                // Sealed by another host: its log is not needed here any more.
-                let _ = std::fs::remove_file(&path);
-            }
             // The layers that compaction makes begin with no commit of their own.
-            if header.database == database.id && header.first_lsn > Lsn::EMPTY && is_longer {
+            if header.database != database.id || header.first_lsn == Lsn::EMPTY {
+                continue;
+            }
+            let layer = Layer::new(id, file);
+            let is_waiting = row.is_some_and(|row| row.state == LayerState::Rotated);
+            let has_more = match published {
+                Some((_, end)) => LogScan::new(&layer, end, u64::MAX)
+                    .next()
+                    .is_ok_and(|next| next.is_ok()),
+                None => self.is_lost(database, &layer)?,
+            };
+            if has_more && is_replaced {
                 lost.push(Lost {
                     header,
                     published,
-                    is_waiting: row.is_some_and(|row| row.state == LayerState::Rotated),
+                    is_waiting,
                 });
+            } else if !has_more && (is_replaced || !is_waiting) && !is_open(&path) {
+                // What nothing was ever in, what another host sealed or will seal, and what became
+                // of other layers since is not needed here any more.
+                let _ = self.files().disk().remove(&path);
             }
         }
         Ok(lost)
+    }
+
+    /// Whether a log of a replaced writer, which has no row any more, has commits that were never
+    /// published: whether its last one is not the database's. What is expired can't be told from
+    /// it; rather kept than lost.
+    pub(crate) fn is_lost(&self, database: &Database, log: &Layer) -> Result<bool> {
+        let mut last = None;
+        let mut scan = LogScan::new(log, RECORDS_AT, u64::MAX);
+        while let Ok(scanned) = scan.next().map_err(FsError::from)? {
+            if let Change::Commit { lsn, .. } = scanned.record.change {
+                last = Some((lsn, scanned.record.time));
+            }
+        }
+        let Some(last) = last else {
+            return Ok(false);
+        };
+        if last.0 > database.head.lsn() {
+            return Ok(true);
+        }
+        let Some(row) = self.catalog().find_lsn(database.id, last.0)? else {
+            return Ok(true);
+        };
+        let commits = layer_commits(self.files(), &row, &CommitPoint::of_head(&database.head))?;
+        Ok(!commits
+            .iter()
+            .any(|commit| (commit.lsn, commit.time) == last))
     }
 
     /// Cuts what is kept elsewhere from a layer that is still to be sealed.
@@ -239,13 +298,13 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the clone of one epoch's lost commits.
+    /// Makes the clone of one epoch's lost commits, if there are some.
     fn keep_epoch(
         self: &Arc<Self>,
         database: &Database,
         epoch: Epoch,
         lost: &[Lost],
-    ) -> Result<DatabaseName> {
+    ) -> Result<Option<DatabaseName>> {
         let mut parts = Vec::new();
         for lost in lost {
             let header = &lost.header;
@@ -260,25 +319,19 @@ impl Store {
             let newest = acknowledged(header.id, word, &database.head);
             let recovered = recover(self.files(), &row, newest)?;
             let from = lost.published.map_or(RECORDS_AT, |(_, end)| end);
-            parts.push((lost, from, recovered.rotation.end));
+            // A torn record is nothing to keep.
+            if recovered.rotation.end > from {
+                parts.push((lost, from, recovered.rotation.end));
+            }
         }
-        let name = format!("{}-lost-{epoch}", database.name);
-        let name: DatabaseName = name
-            .parse()
-            .map_err(|error: crate::id::InvalidName| StoreError::Config(error.to_string()))?;
-        let Some((first, ..)) = parts.first() else {
-            return Ok(name);
+        let (Some((first, ..)), Some((last, ..))) = (parts.first(), parts.last()) else {
+            return Ok(None);
         };
         let before = match first.published {
             Some((lsn, _)) => lsn,
             None => first.header.parent.map_or(Lsn::EMPTY, |point| point.lsn),
         };
-        // Compaction may have moved the commit since.
-        let layer = self.catalog().find_lsn(database.id, before)?;
-        let base = layer.map(|row| StatePoint {
-            layer: row.id,
-            lsn: before,
-        });
+        let base = self.point_of(database, before)?;
         if base.is_none() && before > Lsn::EMPTY {
             return Err(StoreError::Refused(format!(
                 "commits of {} that were acknowledged on this host and never published stand on commit {before}, which is not kept any more; their log stays in {}",
@@ -291,23 +344,60 @@ impl Store {
             point: base,
         };
         let start = (state, first.header.created, first.header.written_bytes);
-        let made = self
-            .catalog()
-            .create_database(&name, database.retention_s, Some(start));
-        let clone = match made {
-            // An earlier attempt was stopped: what it left is whole, or has nothing of its own.
-            Err(CatalogError::DatabaseExists(_)) => self.catalog().database(&name)?,
-            result => result?,
-        };
-        if clone.head.lsn() > before {
-            return Ok(name);
+        // The name may be that of an earlier attempt which was stopped, and somebody may have
+        // written there since, or that of another database.
+        for n in 1..=LOST_NAMES_MAX {
+            let name = match n {
+                1 => format!("{}-lost-{epoch}", database.name),
+                n => format!("{}-lost-{epoch}-{n}", database.name),
+            };
+            let name: DatabaseName = name
+                .parse()
+                .map_err(|error: crate::id::InvalidName| StoreError::Config(error.to_string()))?;
+            let made = self
+                .catalog()
+                .create_database(&name, database.retention_s, Some(start));
+            let clone = match made {
+                Err(CatalogError::DatabaseExists(_)) => self.catalog().database(&name)?,
+                result => result?,
+            };
+            let lease = self.acquire(&clone)?;
+            let filled = self.recover_layers(clone.id, &lease).and_then(|()| {
+                let clone = self.catalog().database_by_id(clone.id)?;
+                let is_empty = clone.base.is_some_and(|base| base.database == database.id)
+                    && clone.head.lsn() == before;
+                if is_empty {
+                    self.fill_lost(&clone, &lease, base, &parts).map(|()| true)
+                } else {
+                    let path = self.files().active(last.header.id);
+                    let file = self.files().disk().open(&path, false);
+                    let log = Layer::new(last.header.id, file.map_err(FsError::from)?);
+                    Ok(!self.is_lost(&clone, &log)?)
+                }
+            });
+            lease.release()?;
+            if filled? {
+                tracing::warn!(clone = %name, "commits that were acknowledged on this host and never published are kept as a clone");
+                return Ok(Some(name));
+            }
         }
-        let lease = self.acquire(&clone)?;
-        let filled = self.fill_lost(&clone, &lease, base, &parts);
-        lease.release()?;
-        filled?;
-        tracing::warn!(clone = %name, "commits that were acknowledged on this host and never published are kept as a clone");
-        Ok(name)
+        Err(StoreError::Refused(format!(
+            "all names from {0}-lost-{epoch} to {0}-lost-{epoch}-{LOST_NAMES_MAX} are taken; remove one of these databases",
+            database.name
+        )))
+    }
+
+    /// Where a commit of the database is now, if it is kept: compaction may have moved it, or
+    /// folded it away.
+    fn point_of(&self, database: &Database, lsn: Lsn) -> Result<Option<StatePoint>> {
+        let Some(row) = self.catalog().find_lsn(database.id, lsn)? else {
+            return Ok(None);
+        };
+        let head = CommitPoint::of_head(&database.head);
+        let commits = layer_commits(self.files(), &row, &head)?;
+        let is_there = commits.iter().any(|commit| commit.lsn == lsn);
+        let layer = row.id;
+        Ok(is_there.then_some(StatePoint { layer, lsn }))
     }
 
     fn fill_lost(
@@ -347,6 +437,9 @@ fn nothing(row: &LayerRow) -> Rotation {
         images: Vec::new(),
     }
 }
+
+/// How many names are tried for what one writer lost.
+const LOST_NAMES_MAX: u32 = 99;
 
 /// A layer file whose writer was replaced.
 struct Lost {

@@ -15,7 +15,6 @@ use crate::frozen::FileKind;
 use crate::id::{DatabaseName, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image;
 use crate::layer::Cache;
-use crate::lease::HeldLease;
 use crate::names::MAIN;
 use crate::new_image::write_image;
 use crate::new_layer::NewLayer;
@@ -143,7 +142,7 @@ impl Store {
         }
         let database = self.create(name)?;
         let imported = self.acquire(&database).and_then(|lease| {
-            let result = self.import_into(&database, &lease, &main, &companions, progress);
+            let result = self.import_into(&database, lease.epoch(), &main, &companions, progress);
             lease.release()?;
             result
         });
@@ -159,14 +158,12 @@ impl Store {
     fn import_into(
         &self,
         database: &Database,
-        lease: &HeldLease,
+        epoch: Epoch,
         main: &Source,
         companions: &[Source],
         progress: Progress<'_>,
     ) -> Result<()> {
-        let epoch = lease.epoch();
         let total = main.size + companions.iter().map(|source| source.size).sum::<u64>();
-        let mut heartbeat = Heartbeat::new(lease);
         let time = Timestamp::now();
         let mut layer = NewLayer::begin(self.files(), database.id, epoch, None, Lsn(1), 0)?;
         let mut images = Vec::new();
@@ -174,10 +171,7 @@ impl Store {
         for (n, source) in std::iter::once(main).chain(companions).enumerate() {
             let file = FileId(FileId::ROOT.0 + 1 + n as u64);
             layer.add(time, create(file, source)?)?;
-            let mut step = |offset: u64| {
-                heartbeat.beat();
-                progress(done + offset, total);
-            };
+            let mut step = |offset: u64| progress(done + offset, total);
             if n == 0 && source.is_dense()? {
                 let image = self.import_image(database, epoch, source, &mut step)?;
                 images.push(image);
@@ -346,26 +340,4 @@ fn write_out(
         }
     }
     out.sync_all().map_err(failed)
-}
-
-/// Renews a lease now and then during long work.
-pub(crate) struct Heartbeat<'a> {
-    lease: &'a HeldLease,
-    last: std::time::Instant,
-}
-
-impl<'a> Heartbeat<'a> {
-    pub(crate) fn new(lease: &'a HeldLease) -> Heartbeat<'a> {
-        Heartbeat {
-            lease,
-            last: std::time::Instant::now(),
-        }
-    }
-
-    pub(crate) fn beat(&mut self) {
-        if self.last.elapsed() >= crate::lease::LEASE_HEARTBEAT {
-            self.lease.renew();
-            self.last = std::time::Instant::now();
-        }
-    }
 }

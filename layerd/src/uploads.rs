@@ -13,13 +13,14 @@
 //! a segment is published under the lease under which it was sent: if the lease lapsed in between
 //! (the machine slept), it is sent anew under another key.
 //!
+//! Whoever waits gives up once nothing has come to the store for a while, however long the call
+//! takes that another thread is in; the commit goes there later all the same.
+//!
 //! Lock order: `turn`, then `layers`. `turn` is held over I/O; `layers` never is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogError, CommitRange, Head, Rotation, Segment};
 use crate::error::FsError;
@@ -27,7 +28,9 @@ use crate::id::{DatabaseId, LayerId, Lsn};
 use crate::layer::Layer;
 use crate::lease::HeldLease;
 use crate::log::Commit;
+use crate::machine::{Condvar, Instant, Mutex, MutexGuard, sleep};
 use crate::remote::objects::Objects;
+use crate::remote::runtime::CALL_MAX;
 use crate::remote::upload::UploadError;
 use crate::send::{LogRange, send_log};
 
@@ -36,6 +39,8 @@ const ENOUGH: u64 = 8 << 20;
 /// How long after a failure it is tried again: the first time, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often who waits for another thread's upload looks how it gets on.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Why something is not in the store yet.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,9 @@ pub enum NotStored {
     /// The lease.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Another thread's upload does not get on.
+    #[error("nothing has come to the store for {} s", .0.as_secs())]
+    Quiet(Duration),
 }
 
 /// What of a writer's layers is not in the store.
@@ -204,7 +212,7 @@ impl Uploads {
         let _ = rustix::process::nice(10);
         let mut pause = RETRY_MIN;
         while self.wait_until_due() {
-            match self.step(lease) {
+            match self.step(self.turn.lock(), CALL_MAX, lease) {
                 Ok(()) => pause = RETRY_MIN,
                 Err(error) => {
                     tracing::warn!(%error, "the store does not have the newest commits yet; trying again");
@@ -221,12 +229,12 @@ impl Uploads {
         self.changed.notify_all();
     }
 
-    /// Sends until commit `lsn` is published, for at most `time`.
+    /// Sends until commit `lsn` is published; fails when nothing came to the store for `time`.
     pub fn wait_for(&self, lsn: Lsn, time: Duration, lease: &HeldLease) -> Result<(), NotStored> {
         self.send_while(&|state| state.published < lsn, time, lease)
     }
 
-    /// Sends all there is, for at most `time`.
+    /// Sends all there is; fails when nothing came to the store for `time`.
     pub fn drain(&self, time: Duration, lease: &HeldLease) -> Result<(), NotStored> {
         let is_left = |state: &State| state.pending.iter().any(|it| it.rotation.is_some());
         self.send_while(&is_left, time, lease)
@@ -238,19 +246,41 @@ impl Uploads {
         time: Duration,
         lease: &HeldLease,
     ) -> Result<(), NotStored> {
-        let begin = Instant::now();
+        let mut quiet_since = Instant::now();
         let mut pause = RETRY_MIN;
         while is_left(&self.layers.lock()) {
-            if let Err(error) = self.step(lease) {
-                lease.check()?;
-                if begin.elapsed() + pause >= time {
-                    return Err(error);
+            let left = time.saturating_sub(quiet_since.elapsed());
+            let sent = match self.turn_within(left) {
+                Some(turn) => self.step(turn, left, lease),
+                None => Err(NotStored::Quiet(time)),
+            };
+            match sent {
+                Ok(()) => (quiet_since, pause) = (Instant::now(), RETRY_MIN),
+                Err(error) => {
+                    lease.check()?;
+                    if quiet_since.elapsed() + pause >= time {
+                        return Err(error);
+                    }
+                    sleep(pause);
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(RETRY_MAX);
             }
         }
         Ok(())
+    }
+
+    /// The turn; `None` if who has it brought nothing to the store for so long.
+    fn turn_within(&self, time: Duration) -> Option<MutexGuard<'_, Option<Unpublished>>> {
+        let (mut arrived, mut since) = (self.objects.arrived(), Instant::now());
+        loop {
+            let left = time.checked_sub(since.elapsed())?;
+            if let Some(turn) = self.turn.try_lock_for(left.min(LOOK_EVERY)) {
+                return Some(turn);
+            }
+            if self.objects.arrived() != arrived {
+                (arrived, since) = (self.objects.arrived(), Instant::now());
+            }
+        }
     }
 
     fn wait_until_due(&self) -> bool {
@@ -290,8 +320,12 @@ impl Uploads {
     }
 
     /// Sends and publishes what the oldest layer has, or ends it in the catalog.
-    fn step(&self, lease: &HeldLease) -> Result<(), NotStored> {
-        let mut unpublished = self.turn.lock();
+    fn step(
+        &self,
+        mut unpublished: MutexGuard<'_, Option<Unpublished>>,
+        patience: Duration,
+        lease: &HeldLease,
+    ) -> Result<(), NotStored> {
         let (layer, end, batch, rotation) = {
             let mut state = self.layers.lock();
             let Some(front) = state.pending.front_mut() else {
@@ -308,7 +342,12 @@ impl Uploads {
                 let rotated = self
                     .catalog
                     .rotate(self.database, lease.epoch(), &rotation, &head);
-                noticed(rotated, lease)?;
+                match rotated {
+                    // An active layer is never taken away: it was rotated by an earlier call whose
+                    // answer was lost, and compacted since.
+                    Err(CatalogError::NoSuchLayer(_)) => {}
+                    rotated => noticed(rotated, lease)?,
+                }
                 self.layers.lock().pending.pop_front();
             }
             return Ok(());
@@ -327,7 +366,7 @@ impl Uploads {
                     end: batch.end,
                     commits: Some(batch.commits),
                 };
-                send_log(&self.objects, self.database, &layer, &log)?
+                send_log(&self.objects.within(patience), self.database, &layer, &log)?
             }
         };
         lease.check()?;

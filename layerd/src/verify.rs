@@ -20,7 +20,7 @@ use crate::instance;
 use crate::layer::Layer;
 use crate::load::{note_payload, read_image_header};
 use crate::record::{Change, HEADER_LENGTH, RECORD_ALIGN, Record};
-use crate::remote::cache::{Cache, CacheConfig};
+use crate::remote::cache::Cache;
 use crate::remote::file::RemoteFile;
 use crate::remote::objects::Objects;
 use crate::remote::prefetch::prefetch;
@@ -98,7 +98,7 @@ impl Passage {
         let directory = store.home().join(name);
         let failed = |error| io_error(&format!("make {}", directory.display()), error);
         std::fs::create_dir(&directory).map_err(failed)?;
-        let cache = Cache::open(&directory, CacheConfig::default()).map_err(failed)?;
+        let cache = Cache::open(&directory, store.cache_limits()).map_err(failed)?;
         Ok(Passage {
             tier: Tier::new(objects.clone(), Some(Arc::clone(&cache))),
             cache,
@@ -504,7 +504,7 @@ impl Check<'_> {
             return;
         };
         // It may be a record on its way: a moment later it is whole, and so is the log.
-        std::thread::sleep(WRITE_PATIENCE);
+        crate::machine::sleep(WRITE_PATIENCE);
         let fresh = Arc::new(Layer::new(layer.id(), Arc::clone(layer.file())));
         let mut scan = LogScan::new(&fresh, log.end, u64::MAX);
         while matches!(scan.next(), Ok(Ok(_))) {}
@@ -529,7 +529,9 @@ impl Check<'_> {
                 let layer = path.file_stem().and_then(|stem| stem.to_str());
                 let layer = layer.and_then(|stem| stem.parse::<LayerId>().ok());
                 match (layer, path.extension().and_then(|end| end.to_str())) {
-                    (Some(layer), Some("delta" | "image" | "sums")) => self.orphan(layer, &path),
+                    (Some(layer), Some("delta" | "image" | "sums" | "copy")) => {
+                        self.orphan(layer, &path);
+                    }
                     _ => self.problem(&path, 0, "this file does not belong to the store"),
                 }
             }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::RwLock;
 
 use crate::catalog::{CatalogError, CommitRange, Database, Head, LayerRow, Rotation, StatePoint};
 use crate::error::FsError;
@@ -15,8 +14,9 @@ use crate::head::{HeadFile, HeadWord};
 use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
 use crate::layer::{Cache, Layer};
-use crate::lease::{HeldLease, LEASE_HEARTBEAT};
+use crate::lease::HeldLease;
 use crate::log::{Commit, Log, NextLayer};
+use crate::machine::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::maintain::Caretaker;
 use crate::names::Naming;
 use crate::record::Change;
@@ -68,7 +68,7 @@ pub enum RenameMode {
 /// lost, the next opening recovers.
 pub struct Writer {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle>>,
 }
 
 /// What the writer's threads share.
@@ -142,7 +142,7 @@ impl Default for WriterOptions {
     }
 }
 
-/// How long a sync waits for a remote store that does not answer before it fails, and so does an
+/// A sync fails when nothing of it has come to the remote store for so long, and so does an
 /// unmount.
 const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// The catalog's head moves at most this often.
@@ -169,7 +169,11 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Writer, StoreError> {
         let epoch = lease.epoch();
-        store.recover_layers(database.id, &lease)?;
+        if let Err(error) = store.recover_layers(database.id, &lease) {
+            // Whoever tries next need not wait for its end.
+            let _ = lease.release();
+            return Err(error);
+        }
         let database = store.catalog().database_by_id(database.id)?;
         let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
         let hold = Arc::new(Hold {
@@ -233,10 +237,7 @@ impl Writer {
         shared.announce(&layer, database.head.point, first_lsn, written_bytes)?;
         let spawn = |name: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            thread
-                .spawn(move || run(&shared))
-                .map_err(|e| io_error("start a thread", e))
+            machine::spawn(name, move || run(&shared)).map_err(|e| io_error("start a thread", e))
         };
         let publish = match &shared.uploads {
             None => Shared::publish_loop,
@@ -244,7 +245,6 @@ impl Writer {
         };
         let threads = vec![
             spawn("publish", publish)?,
-            spawn("lease", Shared::lease_loop)?,
             spawn("maintenance", Shared::maintenance_loop)?,
         ];
         Ok(Writer {
@@ -617,21 +617,15 @@ impl Writer {
         shared.log.close();
         self.stop_threads();
         let _rotation = shared.rotation.lock();
-        // One more heartbeat: sealing and the last sync should not run out of time.
-        shared.lease.renew();
-        let result = shared.lease.keep(|| {
-            let synced = self.sync().map_err(StoreError::from);
-            synced.and_then(|_| shared.end())
-        });
+        let synced = self.sync().map_err(StoreError::from);
+        let result = synced.and_then(|_| shared.end());
         if let Some(pin) = &shared.hold.pin {
             pin.end();
         }
         let released = shared.lease.release().map_err(StoreError::from);
         result.and(released)
     }
-}
 
-impl Writer {
     fn stop_threads(&self) {
         self.shared.publishing.lock().ended = true;
         self.shared.wake.notify_all();
@@ -736,17 +730,6 @@ impl Shared {
         }
     }
 
-    fn lease_loop(&self) {
-        let mut publishing = self.publishing.lock();
-        let mut next = Instant::now() + LEASE_HEARTBEAT;
-        while !publishing.ended {
-            if self.wake.wait_until(&mut publishing, next).timed_out() {
-                MutexGuard::unlocked(&mut publishing, || self.lease.renew());
-                next = Instant::now() + LEASE_HEARTBEAT;
-            }
-        }
-    }
-
     fn maintenance_loop(&self) {
         let mut caretaker = Caretaker::new(&self.store, self.database);
         let mut looked = Instant::now();
@@ -816,7 +799,7 @@ impl Shared {
         layer.file().sync()?;
         let files = self.store.files();
         files.disk().sync_directory(&files.active_directory())?;
-        let row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
+        let mut row = LayerRow::begun(layer.id(), self.database, parent, first_lsn, created);
         // A catalog that is away for a moment is no reason to end a database: until the lease ends,
         // what waits for this waits longer.
         loop {
@@ -824,8 +807,10 @@ impl Shared {
                 Err(error @ CatalogError::Unavailable { .. }) => {
                     self.lease.check()?;
                     tracing::warn!(%error, "a new layer waits for the catalog");
-                    std::thread::sleep(CATALOG_PAUSE);
+                    machine::sleep(CATALOG_PAUSE);
                 }
+                // Compaction put another layer in the place of the one that it stands on.
+                Err(CatalogError::NoSuchLayer(id)) if self.has_moved(id, &mut row)? => {}
                 // The answer to an earlier try was lost.
                 Err(CatalogError::Conflict(_)) if self.store.catalog().knows_layer(row.id)? => {
                     return Ok(());
@@ -833,6 +818,22 @@ impl Shared {
                 added => return Ok(added?),
             }
         }
+    }
+
+    /// Whether the commit that a new layer stands on is in another layer now; if so, the row says so.
+    fn has_moved(&self, from: LayerId, row: &mut LayerRow) -> Result<bool, FsError> {
+        let Some(parent) = row.parent.filter(|parent| parent.layer == from) else {
+            return Ok(false);
+        };
+        let found = self.store.catalog().find_lsn(self.database, parent.lsn)?;
+        let Some(found) = found.filter(|found| found.id != from) else {
+            return Ok(false);
+        };
+        row.parent = Some(StatePoint {
+            layer: found.id,
+            ..parent
+        });
+        Ok(true)
     }
 
     fn rotate(&self) -> Result<bool, FsError> {
@@ -857,7 +858,8 @@ impl Shared {
             .log
             .rotate(&next, first_lsn, &|commit| self.acknowledge(commit), &ready);
         if !matches!(rotated, Ok(true)) {
-            let _ = std::fs::remove_file(self.store.files().active(next.layer.id()));
+            let files = self.store.files();
+            let _ = files.disk().remove(&files.active(next.layer.id()));
         }
         let rotated = rotated?;
         if rotated {
@@ -923,8 +925,8 @@ impl Shared {
         if head.point.is_none_or(|point| point.layer != layer.id()) {
             // Nothing was committed in it: the catalog has marked it dead.
             let path = self.store.files().active(layer.id());
-            return std::fs::remove_file(&path)
-                .map_err(|e| io_error(&format!("remove {}", path.display()), e));
+            let removed = self.store.files().disk().remove(&path);
+            return removed.map_err(|e| io_error(&format!("remove {}", path.display()), e));
         }
         self.store.seal_rotated(self.database, &|| ())
     }

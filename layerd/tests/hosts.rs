@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd::frozen::{FileKind, Frozen};
-use layerd::id::{DatabaseName, FileId};
+use layerd::id::{DatabaseName, Epoch, FileId, LayerId};
 use layerd::reference::Ref;
 use layerd::store::{Store, StoreConfig, StoreError};
 use layerd::writer::{Durability, NewFile, Writer, WriterOptions};
@@ -29,9 +29,9 @@ fn name(text: &str) -> DatabaseName {
 /// A host with this home; all hosts below one directory share catalog and store.
 fn host(all: &Path, home: &str) -> Arc<Store> {
     Store::open(&StoreConfig {
-        home: all.join(home),
         meta: Some(format!("sqlite:{}", all.join("catalog.db").display())),
         objects: Some(format!("file:{}?shared", all.join("bucket").display())),
+        ..StoreConfig::of_home(all.join(home))
     })
     .unwrap()
 }
@@ -229,6 +229,42 @@ fn what_was_never_published_is_kept_as_a_clone() {
 }
 
 #[test]
+fn a_mount_that_failed_hides_nothing_that_was_acknowledged() {
+    let all = tempfile::tempdir().unwrap();
+    let a = host(all.path(), "a");
+    a.create(&name("db")).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, NEVER))
+        .unwrap();
+    let file = create(&writer);
+    writer.write(file, 0, b"on this host alone").unwrap();
+    let lsn = writer.sync().unwrap();
+    // As killed, and the store is away.
+    drop(writer);
+    let (bucket, away) = (all.path().join("bucket"), all.path().join("away"));
+    std::fs::rename(&bucket, &away).unwrap();
+    std::fs::write(&bucket, b"").unwrap();
+    let is_there = || {
+        assert_eq!(a.list().unwrap()[0].head.lsn(), lsn);
+        assert_eq!(read(&a, "db"), b"on this host alone");
+    };
+    is_there();
+    until("the lease runs out", || {
+        let failed = a.open_writer(&name("db"), WriterOptions::default()).err();
+        matches!(failed, Some(StoreError::Upload(_)))
+    });
+    is_there();
+    std::fs::remove_file(&bucket).unwrap();
+    std::fs::rename(&away, &bucket).unwrap();
+    let writer = a
+        .open_writer(&name("db"), WriterOptions::default())
+        .unwrap();
+    assert_eq!(content(&writer.committed()), b"on this host alone");
+    writer.close().unwrap();
+    assert_eq!(read(&host(all.path(), "b"), "db"), b"on this host alone");
+}
+
+#[test]
 fn space_comes_back_from_the_store_too() {
     let all = tempfile::tempdir().unwrap();
     let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
@@ -272,6 +308,79 @@ fn space_comes_back_from_the_store_too() {
     assert!(fresh.verify(None, true, &|_, _| ()).unwrap().ok);
 }
 
+#[test]
+fn orphans_go_when_they_are_asked_to_and_nothing_that_is_under_way() {
+    let all = tempfile::tempdir().unwrap();
+    let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
+    a.create(&name("db")).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Remote, NEVER))
+        .unwrap();
+    let file = create(&writer);
+    writer.write(file, 0, &noise(1, 100_000)).unwrap();
+    writer.sync().unwrap();
+    let (database, epoch) = (a.database(&name("db")).unwrap().id, writer.epoch());
+    let orphan = |epoch: Epoch| {
+        let layer = LayerId { epoch, random: 7 };
+        let directory = all.path().join(format!("bucket/{database}/{layer}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(format!("{:012x}-{:016x}", 0, 7));
+        std::fs::write(&path, b"left over").unwrap();
+        path
+    };
+    let (old, new) = (orphan(Epoch(epoch.0 - 1)), orphan(epoch));
+    let strange = all.path().join("bucket/something-else");
+    std::fs::write(&strange, b"not ours").unwrap();
+    b.gc(None, false).unwrap();
+    assert!(old.exists() && new.exists(), "a day has not passed");
+    let planned = b.gc(Some(Duration::ZERO), true).unwrap();
+    assert!(old.exists() && planned.bytes_freed == 9, "{planned:?}");
+    let report = b.gc(Some(Duration::ZERO), false).unwrap();
+    assert_eq!(report.bytes_freed, 9);
+    assert!(!old.exists() && new.exists(), "its writer may be at it");
+    writer.close().unwrap();
+    b.gc(Some(Duration::ZERO), false).unwrap();
+    assert!(!new.exists());
+    assert!(read(&b, "db") == noise(1, 100_000));
+    // Another one of a database that goes: with it, whatever its age.
+    let left = orphan(epoch);
+    a.set_retention(&name("db"), Duration::ZERO).unwrap();
+    a.remove(&name("db")).unwrap();
+    b.gc(Some(Duration::ZERO), false).unwrap();
+    let known = b.catalog().database_by_id(database);
+    assert!(known.is_err() && !left.exists());
+    assert!(strange.exists());
+}
+
+#[test]
+fn the_cache_forgets_layers_that_are_gone() {
+    let all = tempfile::tempdir().unwrap();
+    let (a, b) = (host(all.path(), "a"), host(all.path(), "b"));
+    a.create(&name("db")).unwrap();
+    a.set_retention(&name("db"), Duration::ZERO).unwrap();
+    let writer = a
+        .open_writer(&name("db"), options(Durability::Local, Duration::ZERO))
+        .unwrap();
+    let file = create(&writer);
+    writer.write(file, 0, &noise(1, 1 << 20)).unwrap();
+    writer.sync().unwrap();
+    writer.close().unwrap();
+    assert!(read(&b, "db") == noise(1, 1 << 20));
+    let cached = || {
+        let entries = std::fs::read_dir(all.path().join("b/cache")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".data")).count()
+    };
+    assert_eq!(cached(), 1);
+    b.gc(Some(Duration::ZERO), false).unwrap();
+    assert_eq!(cached(), 1, "it is the newest");
+    a.remove(&name("db")).unwrap();
+    until("nothing is cached", || {
+        b.gc(Some(Duration::ZERO), false).unwrap();
+        cached() == 0
+    });
+}
+
 /// One writer takes over from another, which does not notice and goes on writing.
 fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
     a.create(&name("db")).unwrap();
@@ -289,7 +398,8 @@ fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
     };
     let begin = Instant::now();
     let new = b.open_writer(&name("db"), stealing).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(22));
+    // 20 s are promised, and a busy machine adds to that.
+    assert!(begin.elapsed() < Duration::from_secs(25));
     assert!(content(&new.committed()) == expected);
     // It is stopped between two instructions, so to say: its log takes records as before.
     for round in 0..40 {
@@ -315,14 +425,7 @@ fn replaced_writer_goes_on(a: &Arc<Store>, b: &Arc<Store>) {
 #[test]
 fn a_replaced_writer_of_the_same_home_harms_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let open = || {
-        let config = StoreConfig {
-            home: home.path().to_owned(),
-            meta: None,
-            objects: None,
-        };
-        Store::open(&config).unwrap()
-    };
+    let open = || Store::open(&StoreConfig::of_home(home.path())).unwrap();
     replaced_writer_goes_on(&open(), &open());
 }
 

@@ -21,12 +21,7 @@ const FILE: NewFile = NewFile {
 };
 
 fn open(home: &Path) -> Arc<Store> {
-    Store::open(&StoreConfig {
-        home: home.to_owned(),
-        meta: None,
-        objects: None,
-    })
-    .unwrap()
+    Store::open(&StoreConfig::of_home(home)).unwrap()
 }
 
 fn name(text: &str) -> DatabaseName {

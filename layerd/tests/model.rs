@@ -104,12 +104,7 @@ fn database() -> DatabaseName {
 }
 
 fn open_store(home: &Path, disk: Arc<dyn Disk>) -> Arc<Store> {
-    let config = StoreConfig {
-        home: home.to_owned(),
-        meta: None,
-        objects: None,
-    };
-    Store::open_on(&config, disk).unwrap()
+    Store::open_on(&StoreConfig::of_home(home), disk).unwrap()
 }
 
 fn files_of(frozen: &Frozen, database: &str) -> Files {

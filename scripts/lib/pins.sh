@@ -15,6 +15,8 @@ QUACK_EXTENSION_VERSION=1.5.5
 # This environment also gets pytest, and runs fuse-tests.
 PYTEST_DUCKDB_VERSION=2.0.0
 PYTEST_VERSION=9.2.0
+# Several tests at once, for those that mostly wait.
+PYTEST_XDIST_VERSION=3.8.0
 
 # And the client that looks into the S3 server below.
 BOTO3_VERSION=1.44.5

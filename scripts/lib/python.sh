@@ -44,6 +44,7 @@ packages_of() {
     fi
     if [[ $1 == "$PYTEST_DUCKDB_VERSION" ]]; then
         echo "pytest==$PYTEST_VERSION"
+        echo "pytest-xdist==$PYTEST_XDIST_VERSION"
         echo "boto3==$BOTO3_VERSION"
         echo "grpcio-tools==$GRPC_VERSION"
         echo "googleapis-common-protos==$GOOGLEAPIS_VERSION"

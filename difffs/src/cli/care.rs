@@ -147,7 +147,8 @@ pub(crate) struct Gc {
     /// Tell what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
-    /// For how long a layer must have been unreferenced: 1h, 0s [default: longer than a pin lives]
+    /// For how long a layer must have been unreferenced, or an object in the store left over: 1h, 0s
+    /// [default: longer than a pin lives; a day]
     #[arg(long, value_name = "DURATION", value_parser = format::parse_duration, allow_hyphen_values = true)]
     grace: Option<Duration>,
 }

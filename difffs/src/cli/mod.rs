@@ -83,6 +83,17 @@ struct GlobalOptions {
         hide_env_values = true
     )]
     objects: Option<String>,
+    /// How much of the disk may be taken for what was fetched from a remote store, and as much again
+    /// for copies of what was written here: `20GiB`, `1.5TB`. Say the same to all commands of a home,
+    /// best in its `openduck.toml` [default: 20GiB]
+    #[arg(
+        long,
+        global = true, help_heading = GLOBAL_OPTIONS,
+        value_name = "SIZE",
+        env = "OPENDUCK_CACHE_SIZE",
+        hide_env_values = true
+    )]
+    cache_size: Option<String>,
     /// Print one JSON document instead of text
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS)]
     json: bool,
@@ -139,6 +150,7 @@ impl Context {
             home: global.home,
             meta: global.meta,
             objects: global.objects,
+            cache_size: global.cache_size,
         };
         let config = settings::resolve(given, &directory, |name| {
             std::env::var_os(name).map(PathBuf::from)
@@ -162,6 +174,7 @@ impl Context {
             home: self.config.home.join("copy"),
             meta: Some(settings::absolute(&meta, &directory)),
             objects: Some(settings::absolute(&objects, &directory)),
+            cache: self.config.cache,
         })?)
     }
 

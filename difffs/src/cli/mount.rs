@@ -166,6 +166,7 @@ fn server_command(context: &Context, job: &Job) -> Result<Command> {
     let config = &context.config;
     let mut command = Command::new(program);
     command.arg0("openduck-fs").arg("--home").arg(&config.home);
+    command.arg(format!("--cache-size={}", config.cache.bytes_max));
     // Not on the command line, which everybody on this host can read: a URL may hold a password.
     for (variable, url) in [
         ("OPENDUCK_META", &config.meta),
@@ -220,9 +221,9 @@ mod tests {
     fn the_catalogs_password_is_in_no_command_line() {
         let context = Context {
             config: StoreConfig {
-                home: "/home".into(),
                 meta: Some("postgres://me:s3cret@host/db".into()),
                 objects: Some("file:/objects".into()),
+                ..StoreConfig::of_home("/home")
             },
             output: Output::to_stdout(false),
         };

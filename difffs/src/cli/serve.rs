@@ -105,10 +105,14 @@ pub(crate) fn attached(context: &Context, job: &Job) -> Result<()> {
     })
 }
 
+/// What is logged where nobody asks for more or less. The store's client tells of each retry; what
+/// fails in the end is told by who called it.
+const LOG_DEFAULT: &str = "info,object_store=warn";
+
 /// Begins the log on stderr, at the level that `OPENDUCK_LOG` or `RUST_LOG` wants.
 pub(crate) fn start_log() {
     tracing_subscriber::fmt()
-        .with_env_filter(log_filter().unwrap_or_else(|| EnvFilter::new("info")))
+        .with_env_filter(log_filter().unwrap_or_else(|| EnvFilter::new(LOG_DEFAULT)))
         .with_ansi(false)
         .log_internal_errors(false)
         .with_writer(|| Forgiving(io::stderr()))

@@ -17,7 +17,8 @@ pub fn redact(sql: &str) -> Result<String, EngineError> {
     for (place, token) in tokens.iter().enumerate() {
         let end = tokens.get(place + 1).map_or(sql.len(), |next| next.start);
         // A tokenizer that went backwards, or into a character, is not to be believed.
-        let (Some(space), Some(text)) = (sql.get(at..token.start), sql.get(token.start..end)) else {
+        let (Some(space), Some(text)) = (sql.get(at..token.start), sql.get(token.start..end))
+        else {
             redacted.push_str(REDACTED);
             return Ok(redacted);
         };
@@ -47,9 +48,15 @@ mod tests {
     #[test]
     fn constants_are_taken_out_and_the_rest_stays() {
         for (sql, expected) in [
-            ("SELECT a, 'b''c' FROM t WHERE x = 1.5e3", "SELECT a, ? FROM t WHERE x = ?"),
+            (
+                "SELECT a, 'b''c' FROM t WHERE x = 1.5e3",
+                "SELECT a, ? FROM t WHERE x = ?",
+            ),
             ("SELECT $$it's$$, \"col\"", "SELECT ?, \"col\""),
-            ("INSERT INTO t VALUES (1, 'ü', NULL)", "INSERT INTO t VALUES (?, ?, NULL)"),
+            (
+                "INSERT INTO t VALUES (1, 'ü', NULL)",
+                "INSERT INTO t VALUES (?, ?, NULL)",
+            ),
             ("", ""),
         ] {
             assert_eq!(redact(sql).unwrap(), expected);
@@ -58,10 +65,14 @@ mod tests {
 
     #[test]
     fn nothing_of_a_constant_stays_however_the_text_is_cut() {
-        let whole = "SELECT 'needle', $x$needle$x$, e'needle', 31337 -- needle\n/* needle */ FROM t";
+        let whole =
+            "SELECT 'needle', $x$needle$x$, e'needle', 31337 -- needle\n/* needle */ FROM t";
         for end in 0..=whole.len() {
             if let Ok(redacted) = redact(&whole[..end]) {
-                assert!(!redacted.contains("needle") && !redacted.contains("31337"), "{redacted}");
+                assert!(
+                    !redacted.contains("needle") && !redacted.contains("31337"),
+                    "{redacted}"
+                );
             }
         }
     }

@@ -229,11 +229,7 @@ mod tests {
 
     fn ring() -> (tempfile::TempDir, KeyRing) {
         let home = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreConfig {
-            home: home.path().to_owned(),
-            meta: None,
-            objects: None,
-        });
+        let store = Store::open(&StoreConfig::of_home(home.path()));
         let ring = KeyRing::new(store.unwrap());
         (home, ring)
     }

@@ -258,11 +258,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Arc<Store>) {
         let home = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreConfig {
-            home: home.path().to_owned(),
-            meta: None,
-            objects: None,
-        });
+        let store = Store::open(&StoreConfig::of_home(home.path()));
         (home, store.unwrap())
     }
 

@@ -116,6 +116,8 @@ impl Context {
             home: global.home,
             meta: global.meta,
             objects: global.objects,
+            // That is for those who mount.
+            cache_size: None,
         };
         let config = settings::resolve(given, &directory, |name| {
             std::env::var_os(name).map(PathBuf::from)

@@ -229,6 +229,7 @@ macro_rules! __each_catalog_claim {
                 a_dry_run_makes_no_garbage,
                 garbage_is_listed_once_it_is_old_enough,
                 garbage_is_no_segment_again,
+                what_is_condemned_is_no_segment_for_so_long,
                 an_object_is_known_while_a_segment_names_it,
             }
             service {

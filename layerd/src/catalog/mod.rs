@@ -590,7 +590,8 @@ pub trait Catalog: service::Service + Send + Sync {
     ) -> Result<()>;
 
     /// Ends an active layer: state becomes rotated (dead at once where it has no commit), and the
-    /// head moves to `head`. Fenced by epoch. Durable.
+    /// head moves to `head`. Fenced by epoch. Durable. A call that repeats one that was done, because
+    /// the answer was lost, does nothing.
     fn rotate(&self, id: DatabaseId, epoch: Epoch, rotation: &Rotation, head: &Head) -> Result<()>;
 
     /// Notes that a rotated layer is sealed. Needs no epoch: a rotated layer's content can't
@@ -714,6 +715,12 @@ pub trait Catalog: service::Service + Send + Sync {
     /// The objects that were a segment's and have not been for `older_than`, oldest first: delete
     /// them from the store, then [`Catalog::forget_garbage`].
     fn garbage(&self, older_than: Duration) -> Result<Vec<String>>;
+
+    /// Condemns orphans: those of the objects that no segment names, and that are not garbage, can
+    /// not become a segment for `remembered` from now on, and may be deleted from the store. They
+    /// are returned, with those that were condemned before. Then they are garbage, to be forgotten.
+    /// Durable.
+    fn condemn(&self, keys: &[String], remembered: Duration) -> Result<Vec<String>>;
 
     /// Notes that these objects are deleted; those that are no garbage are passed over. Not
     /// durable: to delete an object again does no harm.

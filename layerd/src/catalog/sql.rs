@@ -304,6 +304,12 @@ impl<D: Driver> Catalog for D {
         read(self, |tx| segments::garbage(tx, older_than))
     }
 
+    fn condemn(&self, keys: &[String], remembered: Duration) -> Result<Vec<String>> {
+        write(self, Scope::All, |tx| {
+            segments::condemn(tx, keys, remembered)
+        })
+    }
+
     fn forget_garbage(&self, keys: &[String]) -> Result<()> {
         write_coalesced(self, Scope::All, |tx| segments::forget(tx, keys))
     }

@@ -108,6 +108,11 @@ impl Cache {
         Ok(file)
     }
 
+    /// The layers of which something is cached.
+    pub fn layers(&self) -> io::Result<Vec<LayerId>> {
+        evict::layers(&self.directory)
+    }
+
     /// Removes what is cached of a layer that does not exist any more, unless somebody has it open.
     pub fn forget(&self, layer: LayerId) -> io::Result<()> {
         match OpenOptions::new().write(true).open(self.data_path(layer)) {
@@ -211,6 +216,12 @@ impl CacheFile {
             *map = PageMap::open(&map_file, self.layer, length)?;
         }
         Ok(())
+    }
+
+    /// Whether what is fetched now can be kept: there was room when the budget was looked at last.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.cache.has_room.load(Ordering::Relaxed)
     }
 
     /// Whether `begin..end` can be read from here.

@@ -8,7 +8,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::fetch::{FetchError, GET_MAX};
 use super::frame::FrameDecoder;
 use super::objects::Objects;
-use super::runtime::{bounded, runtime};
+use super::runtime::{block_on, bounded};
 use super::segment::{Frame, FrameKind, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::Segment;
 use crate::id::LayerId;
@@ -100,7 +100,7 @@ impl Object<'_> {
     fn get(&self, begin: u64, end: u64) -> io::Result<bytes::Bytes> {
         let store: &dyn ObjectStore = &**self.objects.store();
         let get = bounded(store.get_range(&self.key, begin..end));
-        runtime()?.block_on(get).map_err(|error| {
+        block_on(get)?.map_err(|error| {
             FetchError::Store {
                 layer: self.layer,
                 key: self.segment.key.clone(),

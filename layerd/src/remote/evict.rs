@@ -61,7 +61,7 @@ pub fn is_idle(cache: &Cache) -> bool {
 }
 
 /// The layers of which something is cached, in order.
-fn layers(directory: &Path) -> io::Result<Vec<LayerId>> {
+pub fn layers(directory: &Path) -> io::Result<Vec<LayerId>> {
     let mut layers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();

@@ -23,28 +23,40 @@ use tokio::sync::{Semaphore, watch};
 use super::cache::CacheFile;
 use super::frame::FrameDecoder;
 use super::parts::{Part, Parts};
-use super::runtime::{bounded, runtime};
-use super::segment::{Frame, FrameKind, SegmentError, TRAILER_LENGTH, Table};
+use super::runtime::{block_on, bounded, spawn, unblock};
+use super::segment::{Frame, FrameKind, PAGE, SegmentError, TRAILER_LENGTH, Table};
 use super::tier::Tier;
 use crate::catalog::Segment;
 use crate::id::LayerId;
 
-/// GETs that are under way in this process at the same time.
+/// The most that one GET brings, as stored and as decoded. A link of less than 6 Mbit/s would not
+/// bring [`IN_FLIGHT`] of them within the time that a call may take.
+pub const GET_MAX: u64 = 4 << 20;
+/// The most that all GETs bring that are under way in this process at the same time, in GETs of the
+/// greatest length. Arithmetic: 16 of them, twice 4 MiB, are 128 MiB; at 50 ms each they bring
+/// 1 GB/s, more than the link does.
 pub const IN_FLIGHT: usize = 16;
 /// Of these, so many may be for what nobody waits for yet.
 const IN_FLIGHT_AHEAD: usize = 12;
-/// The most that one GET brings, as stored and as decoded. Arithmetic: 16 of them, twice 4 MiB,
-/// are 128 MiB; at 50 ms each they bring 1 GB/s, more than the link does. A link of less than
-/// 6 Mbit/s would not bring 16 of them within the time that a call may take.
-pub const GET_MAX: u64 = 4 << 20;
+/// A GET counts by what it brings, and at least as so much: many places of a file are read ahead
+/// block by block. Arithmetic: 64 at a time, and 48 blocks of 256 KiB ahead bring 250 MB/s at 50 ms.
+const GET_MIN: u64 = 1 << 20;
+/// One permit stands for so much.
+const PERMIT: u64 = 256 << 10;
 /// Bytes between two frames that are fetched along rather than asked for apart: 256 KiB take 2 ms
 /// at 1 Gbit/s, a request takes longer.
 const GAP_MAX: u64 = 256 << 10;
 /// Objects up to this length are fetched whole, when their table is.
 const SMALL: u64 = 1 << 20;
 
-static ALL: Semaphore = Semaphore::const_new(IN_FLIGHT);
-static AHEAD: Semaphore = Semaphore::const_new(IN_FLIGHT_AHEAD);
+const PERMITS_EACH: usize = (GET_MAX / PERMIT) as usize;
+static ALL: Semaphore = Semaphore::const_new(IN_FLIGHT * PERMITS_EACH);
+static AHEAD: Semaphore = Semaphore::const_new(IN_FLIGHT_AHEAD * PERMITS_EACH);
+
+/// How many permits a GET takes.
+fn permits(bytes: u64) -> u32 {
+    bytes.clamp(GET_MIN, GET_MAX).div_ceil(PERMIT) as u32
+}
 
 /// Why bytes of a remote layer can't be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -236,23 +248,26 @@ impl RemoteLayer {
             return Ok(());
         }
         self.tier.stats().miss();
-        runtime()?.block_on(async {
+        block_on(async {
             let pieces = self.pieces(at, at + out.len() as u64).await?;
             let missing = self.take_local(&pieces, out, at);
             Ok(self.take_remote(missing, out, at).await?)
-        })
+        })?
     }
 
     /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
     /// asks for `read`, at once and with nothing else.
     pub(super) fn fetch_ahead(self: &Arc<Self>, range: Range<u64>, read: Range<u64>) {
+        // What can't be kept would be fetched again.
+        if !self.cached.as_ref().is_some_and(|cached| cached.has_room()) {
+            return;
+        }
         let end = range.end.min(self.end());
         if range.start >= end || self.is_cached(&(range.start..end)) {
             return;
         }
-        let Ok(runtime) = runtime() else { return };
         let this = Arc::clone(self);
-        drop(runtime.spawn(async move {
+        spawn(async move {
             match this.pieces(range.start, end).await {
                 Ok(pieces) => {
                     let mut missing = this.missing(&pieces);
@@ -263,7 +278,7 @@ impl RemoteLayer {
                 }
                 Err(error) => tracing::debug!(%error, "cannot read ahead"),
             }
-        }));
+        });
     }
 
     /// Fetches what is missing of a range into the cache.
@@ -282,9 +297,23 @@ impl RemoteLayer {
     /// Fetches the tables of its segments, and with them the frames that stand beside them:
     /// of the first and the last, or of all.
     pub(super) async fn open(self: Arc<Self>, all: bool) -> Result<(), FetchError> {
-        let parts = self.parts.read().to_open(all);
+        let mut parts = self.parts.read().to_open(all);
+        parts.retain(|part| all || !self.has_ends(part));
         try_join_all(parts.iter().map(|part| self.table(part))).await?;
         Ok(())
+    }
+
+    /// Whether the cache has the layer's first and its last page, as far as the segment has them: so
+    /// what opening the layer reads was fetched before, and the store need not be there.
+    fn has_ends(&self, part: &Part) -> bool {
+        let end = part.segment.end;
+        let is_last = end == self.parts.read().end();
+        let has = |begin: u64| {
+            let cached = self.cached.as_ref();
+            cached.is_some_and(|cached| cached.is_present(begin, begin + PAGE))
+        };
+        (part.segment.begin > 0 || has(0))
+            && (!is_last || part.whole_end() == end && has(end.saturating_sub(PAGE)))
     }
 
     /// The pieces of a range, frame by frame.
@@ -448,11 +477,10 @@ impl RemoteLayer {
                     .collect(),
                 sender,
             };
-            // Called from within the runtime only.
-            drop(tokio::spawn(async move {
+            spawn(async move {
                 let outcome = landing.layer.get_frames(&part, frames, ahead).await;
                 landing.sender.send_replace(Some(Arc::new(outcome)));
-            }));
+            });
         }
         claims
     }
@@ -464,15 +492,17 @@ impl RemoteLayer {
         frames: Vec<Frame>,
         ahead: bool,
     ) -> (HashMap<u64, Vec<u8>>, Option<FetchError>) {
+        let begin = frames.first().map_or(0, |frame| frame.at);
+        let end = frames.last().map_or(0, Frame::stored_end);
+        let decoded: u64 = frames.iter().map(|frame| u64::from(frame.length)).sum();
+        let count = permits(decoded.max(end - begin));
         // Neither is ever closed.
         let _ahead = if ahead {
-            AHEAD.acquire().await.ok()
+            AHEAD.acquire_many(count).await.ok()
         } else {
             None
         };
-        let _permit = ALL.acquire().await.ok();
-        let begin = frames.first().map_or(0, |frame| frame.at);
-        let end = frames.last().map_or(0, Frame::stored_end);
+        let _all = ALL.acquire_many(count).await.ok();
         let mut done = HashMap::new();
         let bytes = match self.get(part, begin..end).await {
             Ok(bytes) => bytes,
@@ -529,12 +559,12 @@ impl RemoteLayer {
             }
             (good, bad)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok((good, bad)) => {
+        match unblock(work).await {
+            Some((good, bad)) => {
                 done.extend(good);
                 bad
             }
-            Err(_) => {
+            None => {
                 let bad = |frame| (frame, SegmentError::Frame);
                 spare.into_iter().map(bad).collect()
             }
@@ -566,7 +596,7 @@ impl RemoteLayer {
         if let Some(table) = self.tier.tables().get(part.number) {
             return Ok(table);
         }
-        let _permit = ALL.acquire().await.ok();
+        let _all = ALL.acquire_many(permits(SMALL)).await.ok();
         let mut length = if segment.bytes <= SMALL {
             segment.bytes
         } else {

@@ -111,6 +111,11 @@ impl DiskFile for RemoteFile {
         None
     }
 
+    fn is_here(&self, begin: u64, length: u64) -> bool {
+        let at = self.base.saturating_add(begin);
+        self.layer.is_cached(&(at..at.saturating_add(length)))
+    }
+
     fn mistrust(&self, begin: u64, length: u64) -> bool {
         let known = self.known_length();
         if begin >= known {

@@ -7,10 +7,12 @@
 //! provider's own tools use; a URL that carries a password is refused, and none is ever printed.
 //!
 //! A request takes at most 30 s, a connection 5 s (the crate's defaults, which `AWS_TIMEOUT` and
-//! the like change); a call is retried for 60 s with exponential, jittered pauses.
+//! the like change); a call is retried for 60 s with exponential, jittered pauses. Who can't wait
+//! for so long asks [`Objects::within`] a shorter time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -20,10 +22,10 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::Url;
 
-use super::runtime::{bounded, runtime};
+use super::runtime::{CALL_MAX, block_on, bounded, bounded_by};
 
 /// The folder of layers within a local store.
 pub const LAYERS: &str = "layers";
@@ -33,6 +35,8 @@ const RETRY_TIME: Duration = Duration::from_secs(60);
 /// The first pause, at least, and the longest, at most; each is up to twice the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// An object that nobody makes: what is said of it tells whether anybody answers.
+const NOBODYS: &str = "nobody";
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,9 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     directory: Option<PathBuf>,
     shown: Arc<str>,
+    patience: Duration,
+    /// Parts of large uploads that have arrived.
+    arrived: Arc<AtomicU64>,
 }
 
 impl Objects {
@@ -169,6 +176,8 @@ impl Objects {
             store: Arc::new(LocalFileSystem::new_with_prefix(&root)?),
             shown: format!("file:{}", root.display()).into(),
             directory: Some(root),
+            patience: CALL_MAX,
+            arrived: Arc::default(),
         })
     }
 
@@ -188,7 +197,41 @@ impl Objects {
             store,
             directory: None,
             shown: shown.into(),
+            patience: CALL_MAX,
+            arrived: Arc::default(),
         }
+    }
+
+    /// The same store, where an upload fails once nothing of it has arrived for so long.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Objects {
+        Objects {
+            patience: patience.min(CALL_MAX),
+            ..self.clone()
+        }
+    }
+
+    /// Whether the store answers, be it with a refusal, within `time`; the error says why not.
+    pub fn answers(&self, time: Duration) -> Result<(), ObjectsError> {
+        let nobodys = Key::from(NOBODYS);
+        match block_on(bounded_by(time, self.store.head(&nobodys)))? {
+            Err(error @ object_store::Error::Generic { .. }) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// How many parts of large uploads have arrived since the store was opened.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_arrival(&self) {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The directory in which layers are read in place; `None` for a remote store.
@@ -214,12 +257,11 @@ impl Objects {
         folder: &str,
         mut each: impl FnMut(Object) -> Result<(), E>,
     ) -> Result<(), E> {
-        let runtime = runtime().map_err(ObjectsError::Io)?;
         let prefix = Key::from(folder);
         let mut listing = self.store.list((!folder.is_empty()).then_some(&prefix));
         loop {
-            let next = runtime
-                .block_on(bounded(listing.try_next()))
+            let next = block_on(bounded(listing.try_next()))
+                .map_err(ObjectsError::Io)?
                 .map_err(ObjectsError::Store)?;
             let Some(meta) = next else { return Ok(()) };
             each(Object {
@@ -233,11 +275,10 @@ impl Objects {
     /// Deletes objects, many with one request where the store can; those that are gone already
     /// are no error. Behind an error some are left: call it again.
     pub fn delete(&self, keys: impl IntoIterator<Item = String>) -> Result<(), ObjectsError> {
-        let runtime = runtime()?;
         let keys: Vec<_> = keys.into_iter().map(|key| Ok(Key::from(key))).collect();
         let mut deleting = self.store.delete_stream(stream::iter(keys).boxed());
         loop {
-            match runtime.block_on(bounded(deleting.try_next())) {
+            match block_on(bounded(deleting.try_next()))? {
                 Ok(Some(_)) | Err(object_store::Error::NotFound { .. }) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(error.into()),

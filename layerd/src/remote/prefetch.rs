@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::task::JoinSet;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::fetch::{FetchError, RemoteLayer};
 use super::file::RemoteFile;
-use super::runtime::runtime;
+use super::runtime::block_on;
 
 /// What is asked for at a time.
 const STEP: u64 = 8 << 20;
@@ -26,8 +27,8 @@ pub fn prefetch(
 ) -> io::Result<()> {
     let total = files.iter().map(|file| length(&file.range())).sum();
     let mut done = 0;
-    runtime()?.block_on(async {
-        let mut steps = JoinSet::new();
+    block_on(async {
+        let mut steps = FuturesUnordered::new();
         progress(done, total);
         for file in files {
             let range = file.range();
@@ -36,18 +37,18 @@ pub fn prefetch(
                 let step = at..range.end.min(at + STEP);
                 at = step.end;
                 while steps.len() >= STEPS {
-                    done += finish(&mut steps).await?;
+                    done += steps.next().await.transpose()?.unwrap_or(0);
                     progress(done, total);
                 }
-                steps.spawn(fetch(Arc::clone(file.layer()), step));
+                steps.push(fetch(Arc::clone(file.layer()), step));
             }
         }
-        while !steps.is_empty() {
-            done += finish(&mut steps).await?;
+        while let Some(step) = steps.next().await {
+            done += step?;
             progress(done, total);
         }
         Ok(())
-    })
+    })?
 }
 
 fn length(range: &Range<u64>) -> u64 {
@@ -58,12 +59,4 @@ async fn fetch(layer: Arc<RemoteLayer>, range: Range<u64>) -> Result<u64, FetchE
     let bytes = length(&range);
     layer.fetch(range).await?;
     Ok(bytes)
-}
-
-async fn finish(steps: &mut JoinSet<Result<u64, FetchError>>) -> io::Result<u64> {
-    match steps.join_next().await {
-        Some(Ok(result)) => Ok(result?),
-        Some(Err(error)) => Err(io::Error::other(error)),
-        None => Ok(0),
-    }
 }

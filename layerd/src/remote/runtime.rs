@@ -40,15 +40,58 @@ pub fn runtime() -> io::Result<&'static Handle> {
     }
 }
 
+/// Waits for a future.
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    #[cfg(feature = "simulation")]
+    if crate::machine::is_simulated() {
+        return Ok(crate::machine::tasks::block_on(future));
+    }
+    Ok(runtime()?.block_on(future))
+}
+
+/// Lets a task run beside the caller.
+pub fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) {
+    #[cfg(feature = "simulation")]
+    if crate::machine::is_simulated() {
+        return crate::machine::tasks::spawn(async move { drop(task.await) });
+    }
+    // Without threads nothing waits for it either.
+    if let Ok(runtime) = runtime() {
+        drop(runtime.spawn(task));
+    }
+}
+
+/// Does work that blocks, or takes long, without keeping tasks waiting; `None` if it panicked.
+pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    #[cfg(feature = "simulation")]
+    if crate::machine::is_simulated() {
+        return Some(work());
+    }
+    runtime().ok()?.spawn_blocking(work).await.ok()
+}
+
 /// Waits for a call to the store, at most [`CALL_MAX`].
 pub async fn bounded<T>(
     call: impl Future<Output = Result<T, object_store::Error>>,
 ) -> Result<T, object_store::Error> {
-    match tokio::time::timeout(CALL_MAX, call).await {
+    bounded_by(CALL_MAX, call).await
+}
+
+/// Waits for a call to the store, at most for `time`.
+pub async fn bounded_by<T>(
+    time: Duration,
+    call: impl Future<Output = Result<T, object_store::Error>>,
+) -> Result<T, object_store::Error> {
+    #[cfg(feature = "simulation")]
+    if crate::machine::is_simulated() {
+        // A simulated store bounds its answers by itself: there is no timer in virtual time.
+        return call.await;
+    }
+    match tokio::time::timeout(time, call).await {
         Ok(result) => result,
         Err(_) => Err(object_store::Error::Generic {
             store: "remote",
-            source: format!("no answer within {} s", CALL_MAX.as_secs()).into(),
+            source: format!("no answer within {:.0} s", time.as_secs_f64()).into(),
         }),
     }
 }

@@ -19,10 +19,11 @@ pub const FRAME_MAX: u64 = 256 << 10;
 pub const TRAILER_LENGTH: usize = 64;
 /// Length of a frame's entry in the table.
 pub const ENTRY_LENGTH: usize = 32;
-/// The most bytes of a layer that one segment holds. Arithmetic: a killed upload repeats at most
-/// this; S3 allows 10,000 parts of 8 MiB, 80 times as much; its table has 4096 entries, 128 KiB,
-/// unless the layer's records are small.
-pub const SEGMENT_MAX: u64 = 1 << 30;
+/// A longer range of a layer goes as several segments, so that a failure does not begin at the
+/// beginning. Arithmetic: a killed upload repeats at most twice this; S3 allows 10,000 parts of
+/// 8 MiB, 600 times as much; a table has 512 entries at most, 16 KiB, unless the layer's records are
+/// small.
+pub const SEGMENT: u64 = 64 << 20;
 
 const MAGIC: &[u8; 8] = b"OdSegmnt";
 const VERSION: u32 = 1;

@@ -100,6 +100,28 @@ fn a_cold_read_fetches_and_a_warm_one_does_not() {
 }
 
 #[test]
+fn a_layer_whose_ends_are_cached_is_opened_without_the_store() {
+    let (store, home) = (Faulty::new(), tempfile::tempdir().unwrap());
+    let length = 488 * 4096;
+    let bytes = layer_bytes(length, 3);
+    let segments = put_all(&store, &bytes, &[900_000, length]);
+    let open = || {
+        let remote = tier(&store, home.path(), 1 << 30);
+        let file = remote.delta(LAYER, &segments).unwrap();
+        (remote, file)
+    };
+    let (remote, file) = open();
+    assert!(read(&file, 0, length).unwrap() == bytes);
+    drop((remote, file));
+    store.fail_reads(Fault::Gone, 100);
+    let (remote, file) = open();
+    remote.warm(&[(Arc::clone(&file), false)]).unwrap();
+    assert!(read(&file, 0, length).unwrap() == bytes);
+    // The log of a layer that still grows is read by its segments.
+    assert!(remote.warm(&[(file, true)]).is_err());
+}
+
+#[test]
 fn reads_end_where_the_layer_ends_and_writes_are_refused() {
     let (store, home) = (Faulty::new(), tempfile::tempdir().unwrap());
     let bytes = layer_bytes(10_000, 1);

@@ -15,7 +15,7 @@ use super::fetch::RemoteLayer;
 use super::file::RemoteFile;
 use super::layout::{image_end, sums_at, sums_length};
 use super::objects::Objects;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::stats::Stats;
 use super::tables::Tables;
 use crate::catalog::Segment;
@@ -102,7 +102,7 @@ impl Tier {
     /// of a layer that is not sealed wants it. Small segments come whole.
     pub fn warm(&self, files: &[(Arc<RemoteFile>, bool)]) -> io::Result<()> {
         let open = |(file, all): &(Arc<RemoteFile>, bool)| Arc::clone(file.layer()).open(*all);
-        runtime()?.block_on(try_join_all(files.iter().map(open)))?;
+        block_on(try_join_all(files.iter().map(open)))??;
         Ok(())
     }
 

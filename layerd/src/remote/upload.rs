@@ -6,7 +6,8 @@
 //! length; only then may the caller put the segment into the catalog.
 //!
 //! One attempt is made here (each request in it is retried by the store's client). Whether and
-//! when to try again is left to the caller.
+//! when to try again is left to the caller. It fails once nothing of it has arrived for as long as
+//! the store's user is patient: one time for a small object, one for each part of a large one.
 
 use std::io;
 
@@ -21,11 +22,12 @@ use super::encode::{Encoder, ReadLayer};
 use super::key::SegmentKey;
 use super::layout::{Layout, sums_at};
 use super::objects::{Objects, ObjectsError};
-use super::runtime::{bounded, runtime};
-use super::segment::{ENTRY_LENGTH, SEGMENT_MAX, SegmentError, TRAILER_LENGTH, Table};
+use super::runtime::{block_on, bounded, bounded_by, runtime};
+use super::segment::{ENTRY_LENGTH, SEGMENT, SegmentError, TRAILER_LENGTH, Table};
 use crate::catalog::{CommitRange, Segment};
 use crate::disk::DiskFile;
 use crate::id::{DatabaseId, LayerId};
+use crate::machine::Instant;
 
 /// Parts of one upload that are on their way at the same time; one or two more are being made.
 pub const PARTS_IN_FLIGHT: usize = 3;
@@ -72,7 +74,7 @@ pub struct Range<'a> {
     pub layer: LayerId,
     /// Its first byte; a multiple of 4096.
     pub begin: u64,
-    /// Behind the last; at most [`SEGMENT_MAX`] further, see [`split`].
+    /// Behind the last; see [`split`].
     pub end: u64,
     /// Where frames are cut.
     pub layout: &'a Layout,
@@ -80,10 +82,21 @@ pub struct Range<'a> {
     pub commits: Option<CommitRange>,
 }
 
-/// The ranges of the segments in which `begin..end` of a sealed layer, or of an image, is uploaded.
+/// The ranges of the segments in which `begin..end` of a layer is uploaded; `begin` is a multiple of
+/// 4096, and so is each of theirs.
 pub fn split(begin: u64, end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    let steps = (begin..end).step_by(SEGMENT_MAX as usize);
-    steps.map(move |begin| begin..end.min(begin + SEGMENT_MAX))
+    let mut begin = begin;
+    std::iter::from_fn(move || {
+        // What is left over is not worth a segment of its own.
+        let to = if end.saturating_sub(begin) <= SEGMENT * 2 {
+            end
+        } else {
+            begin + SEGMENT
+        };
+        let range = begin..to;
+        begin = to;
+        (!range.is_empty()).then_some(range)
+    })
 }
 
 /// Uploads a range of a layer, whose bytes `read` supplies, and verifies the object. Blocks.
@@ -97,21 +110,25 @@ pub fn upload(
     let path = Key::from(key.as_str());
     let unread = |source| UploadError::Layer { layer, source };
     let failed = |source| UploadError::Store { layer, source };
-    let runtime = runtime().map_err(|error| failed(error.into()))?;
     let mut encoder = Encoder::new(layer, range.begin, range.end, range.layout).map_err(unread)?;
     let mut parts = vec![encoder.next_part(read).map_err(unread)?];
     if !encoder.is_done() {
         parts.push(encoder.next_part(read).map_err(unread)?);
     }
+    let patience = objects.patience();
+    let mut since = Instant::now();
     if encoder.is_done() {
         let payload: PutPayload = parts.into_iter().map(Bytes::from).collect();
-        runtime
-            .block_on(bounded(objects.store().put(&path, payload)))
+        block_on(bounded_by(patience, objects.store().put(&path, payload)))
+            .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
     } else {
+        let runtime = runtime().map_err(|error| failed(error.into()))?;
         let _permit = runtime.block_on(LARGE.acquire());
-        let begun = runtime.block_on(bounded(objects.store().put_multipart(&path)));
+        let begun = objects.store().put_multipart(&path);
+        let begun = runtime.block_on(bounded_by(patience, begun));
         let mut sender = Sender {
+            objects,
             runtime,
             upload: begun.map_err(|error| failed(error.into()))?,
             tasks: JoinSet::new(),
@@ -121,6 +138,7 @@ pub fn upload(
             sender.abort();
             return Err(error);
         }
+        since = Instant::now();
     }
     let (bytes, tail, table) = encoder.finish();
     let segment = Segment {
@@ -131,9 +149,13 @@ pub fn upload(
         tail,
         commits: range.commits,
     };
-    let stored = runtime
-        .block_on(read_back(objects, &path, &segment, &table))
-        .map_err(|error| failed(error.into()))?;
+    let left = patience.saturating_sub(since.elapsed());
+    let stored = block_on(bounded_by(
+        left,
+        read_back(objects, &path, &segment, &table),
+    ))
+    .map_err(|error| failed(error.into()))?
+    .map_err(|error| failed(error.into()))?;
     match stored {
         Ok(()) => Ok(segment),
         Err(source) => Err(UploadError::Different {
@@ -155,26 +177,24 @@ async fn read_back(
         range: Some(GetRange::Bounded(segment.bytes - length..segment.bytes)),
         ..GetOptions::default()
     };
-    bounded(async {
-        let got = objects.store().get_opts(path, options).await?;
-        if got.meta.size != segment.bytes {
-            return Ok(Err(SegmentError::Other));
+    let got = objects.store().get_opts(path, options).await?;
+    if got.meta.size != segment.bytes {
+        return Ok(Err(SegmentError::Other));
+    }
+    let bytes = got.bytes().await?;
+    let found = Table::decode(table.layer, table.begin, table.end, segment.bytes, &bytes);
+    Ok(found.and_then(|found| {
+        if found == *table {
+            Ok(())
+        } else {
+            Err(SegmentError::Other)
         }
-        let bytes = got.bytes().await?;
-        let found = Table::decode(table.layer, table.begin, table.end, segment.bytes, &bytes);
-        Ok(found.and_then(|found| {
-            if found == *table {
-                Ok(())
-            } else {
-                Err(SegmentError::Other)
-            }
-        }))
-    })
-    .await
+    }))
 }
 
 /// An upload of several parts.
 struct Sender<'a> {
+    objects: &'a Objects,
     runtime: &'a Handle,
     upload: Box<dyn MultipartUpload>,
     tasks: JoinSet<Result<(), object_store::Error>>,
@@ -203,7 +223,7 @@ impl Sender<'_> {
         }
         self.wait(0).map_err(failed)?;
         self.runtime
-            .block_on(bounded(self.upload.complete()))
+            .block_on(bounded_by(self.objects.patience(), self.upload.complete()))
             .map_err(failed)?;
         Ok(())
     }
@@ -211,7 +231,8 @@ impl Sender<'_> {
     fn send(&mut self, part: Vec<u8>) -> Result<(), object_store::Error> {
         self.wait(PARTS_IN_FLIGHT - 1)?;
         let sending = self.upload.put_part(part.into());
-        self.tasks.spawn_on(bounded(sending), self.runtime);
+        let sending = bounded_by(self.objects.patience(), sending);
+        self.tasks.spawn_on(sending, self.runtime);
         Ok(())
     }
 
@@ -219,7 +240,10 @@ impl Sender<'_> {
     fn wait(&mut self, parts: usize) -> Result<(), object_store::Error> {
         while self.tasks.len() > parts {
             match self.runtime.block_on(self.tasks.join_next()) {
-                Some(Ok(result)) => result?,
+                Some(Ok(result)) => {
+                    result?;
+                    self.objects.note_arrival();
+                }
                 Some(Err(error)) => {
                     return Err(object_store::Error::Generic {
                         store: "remote",
@@ -315,14 +339,16 @@ mod tests {
 
     #[test]
     fn large_ranges_are_split_and_nothing_is_left_out() {
-        let ranges: Vec<_> = split(4096, 2 * SEGMENT_MAX + 5000).collect();
-        let expected = [
-            4096..SEGMENT_MAX + 4096,
-            SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 4096,
-            2 * SEGMENT_MAX + 4096..2 * SEGMENT_MAX + 5000,
-        ];
-        assert_eq!(ranges, expected);
-        assert_eq!(split(0, 0).count(), 0);
+        let check = |begin, end, cuts: &[u64]| {
+            let ranges: Vec<_> = split(begin, end).collect();
+            let expected: Vec<_> = cuts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+            assert_eq!(ranges, expected);
+        };
+        check(4096, 4096, &[]);
+        check(0, 1, &[0, 1]);
+        check(4096, 4096 + 2 * SEGMENT, &[4096, 4096 + 2 * SEGMENT]);
+        let long = 3 * SEGMENT + 5000;
+        check(0, long, &[0, SEGMENT, 2 * SEGMENT, long]);
     }
 
     #[test]

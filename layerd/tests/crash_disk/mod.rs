@@ -4,10 +4,12 @@
 //! leaves each page that was written and not synced as it was or as it became, by chance, and takes
 //! back names whose directory was not synced.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,18 +17,21 @@ use std::sync::{Arc, Mutex};
 use layerd::disk::{Disk, DiskFile, RealDisk};
 
 const PAGE: usize = 4096;
+/// What a disk that has stopped answers.
+pub const STOPPED: &str = "the machine has stopped";
+/// So much is allocated ahead.
+const ROOM: u64 = 1 << 18;
 
 #[derive(Default)]
 struct State {
-    /// Durable content of every file that was written to, by inode-like number.
-    files: HashMap<u64, Durable>,
+    /// Durable content of every file that was written to, by inode.
+    files: BTreeMap<u64, Durable>,
     /// Names that are not durable yet, in order.
     names: Vec<NameChange>,
-    next: u64,
 }
 
 struct Durable {
-    file: Arc<File>,
+    file: File,
     content: Vec<u8>,
 }
 
@@ -66,7 +71,7 @@ impl Shared {
         {
             Ok(())
         } else {
-            Err(io::Error::other("the machine has stopped"))
+            Err(io::Error::other(STOPPED))
         }
     }
 }
@@ -132,15 +137,13 @@ impl CrashDisk {
         }
     }
 
-    fn open_file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        let mut state = self.0.state.lock().unwrap();
-        let id = state.next;
-        state.next += 1;
-        Arc::new(CrashFile {
+    fn open_file(&self, inner: Arc<dyn DiskFile>) -> io::Result<Arc<dyn DiskFile>> {
+        let id = inner.file().expect("a local file").metadata()?.ino();
+        Ok(Arc::new(CrashFile {
             id,
             inner,
             shared: Arc::clone(&self.0),
-        })
+        }))
     }
 }
 
@@ -154,11 +157,11 @@ impl Disk for CrashDisk {
             .unwrap()
             .names
             .push(NameChange::Created(path.to_owned()));
-        Ok(self.open_file(file))
+        self.open_file(file)
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.open_file(RealDisk.open(path, write)?))
+        self.open_file(RealDisk.open(path, write)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -171,6 +174,11 @@ impl Disk for CrashDisk {
             .names
             .push(NameChange::Renamed(from.to_owned(), to.to_owned()));
         Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.step()?;
+        RealDisk.remove(path)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -201,13 +209,15 @@ impl CrashFile {
     /// Notes the durable content before the first change since the last sync.
     fn changing(&self) -> io::Result<()> {
         self.shared.step()?;
-        let content = self.whole()?;
-        let file = Arc::clone(self.inner.file().expect("a local file"));
         let mut state = self.shared.state.lock().unwrap();
-        state
-            .files
-            .entry(self.id)
-            .or_insert_with(|| Durable { file, content });
+        if let Entry::Vacant(new) = state.files.entry(self.id) {
+            // Opened anew: the lock of whoever made the file ends with him.
+            let file = self.inner.file().expect("a local file");
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let file = File::options().read(true).write(true).open(path)?;
+            let content = self.whole()?;
+            new.insert(Durable { file, content });
+        }
         Ok(())
     }
 }
@@ -231,7 +241,7 @@ impl DiskFile for CrashFile {
     fn allocate(&self, _begin: u64, end: u64) -> io::Result<()> {
         // Small steps keep the files of these tests small; the length is what matters.
         self.changing()?;
-        let end = end.min(self.inner.length()? + (1 << 20));
+        let end = end.min(self.inner.length()? + ROOM);
         if self.inner.length()? < end {
             self.inner.set_length(end)
         } else {

@@ -65,9 +65,8 @@ fn urls_that_are_not_understood_are_not_repeated() {
 #[test]
 fn a_configuration_is_printed_without_its_password() {
     let config = StoreConfig {
-        home: "/home".into(),
         meta: Some(format!("postgres://me:{PASSWORD_IN_URL}@host/db")),
-        objects: None,
+        ..StoreConfig::of_home("/home")
     };
     let text = format!("{config:?}");
     assert!(

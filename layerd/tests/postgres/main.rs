@@ -14,6 +14,7 @@ mod server;
 mod tls;
 mod trips;
 mod watching;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

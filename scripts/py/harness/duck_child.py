@@ -7,7 +7,6 @@ the program that started it.
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +42,6 @@ class Child:
 
     def insert_each(self, statement: str, keys: list[int]) -> list[float]:
         return [self._timed(statement, [key]) for key in keys]
-
-    def insert_at_once(self, statement: str, keys: list[int], threads: int) -> list[float]:
-        """Inserts in so many threads; the seconds of each transaction."""
-
-        def insert(key: int) -> float:
-            cursor = self._db().cursor()
-            started = time.perf_counter()
-            cursor.execute(statement, [key])
-            return time.perf_counter() - started
-
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(insert, keys))
 
     def bytes_read(self) -> int:
         """What this process has read so far, from files of any kind."""

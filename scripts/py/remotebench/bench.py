@@ -1,7 +1,7 @@
 """What every measurement gets: hosts, the line to the store, the settings, the report.
 
-A host is a workplace of its own, with its own home and its own proxies to the catalog and to the
-objects. The highest memory use of every mounting process is kept, since the last row is about it.
+A host is a workplace of its own, with its own home and its own proxy to the objects. The catalog is
+reached without one, as on a local network. The highest memory use of every mounting process is kept, since the last row is about it.
 """
 
 import itertools
@@ -48,7 +48,6 @@ class Host:
     """A machine of the team."""
 
     place: Workplace
-    meta: Proxy
     objects: Proxy
 
     def counts(self) -> Counts:
@@ -98,16 +97,14 @@ class Bench:
 
     def new_host(self, store: "Store") -> Host:
         """A machine that never saw the store."""
-        meta = Proxy(self._postgres.port, is_http=False)
-        self._stack.callback(meta.close)
         objects = Proxy(self._s3.port, is_http=True)
         self._stack.callback(objects.close)
         environment = {
-            "OPENDUCK_META": self._postgres.url(store.database, port=meta.port),
+            "OPENDUCK_META": self._postgres.url(store.database),
             "OPENDUCK_OBJECTS": f"s3://{store.bucket.name}/bench",
             **store.bucket.environment(objects.endpoint),
         }
-        return Host(self._stack.enter_context(Workplace("bench-host", environment)), meta, objects)
+        return Host(self._stack.enter_context(Workplace("bench-host", environment)), objects)
 
     def duck(self) -> Duck:
         """A new DuckDB process."""

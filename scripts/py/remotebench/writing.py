@@ -1,11 +1,14 @@
 """Writing: what uploads cost a writer that does not wait for them, and what waiting for them costs."""
 
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from fsbench.load import load
@@ -106,17 +109,34 @@ def measure_remote_commits(bench: Bench) -> None:
                 *(found.middle, "x", found.least, found.most, REMOTE_COMMIT_BAR, note, samples),
             )
         )
-        host.objects.reset_counts()
-        many = commits * COMMITTERS
-        each = duck.ask("insert_at_once", statement=INSERT, keys=list(range(many)), threads=COMMITTERS)
-        puts = host.counts().methods.get("PUT", 0)
         duck.close()
+    host.objects.reset_counts()
+    each = sync_at_once(mount.directory, commits)
+    puts = host.counts().methods.get("PUT", 0)
     host.objects.shape()
     bench.umount("committing remotely", host.place, mount)
     bench.report.add(
-        Row(f"PUTs per commit, {COMMITTERS} committers", puts / many, "", bar=PUTS_PER_COMMIT_BAR),
+        Row(f"PUTs per commit, {COMMITTERS} committers", puts / len(each), "", bar=PUTS_PER_COMMIT_BAR),
         Row(f"a commit among {COMMITTERS} committers: p50", statistics.median(each) * 1e3, "ms"),
     )
+
+
+def sync_at_once(directory: Path, times: int) -> list[float]:
+    """Several threads, each of which writes to a file of its own in the mount and syncs it, again and again;
+    the seconds of each sync. Not several connections of one DuckDB: it syncs one commit after the other."""
+
+    def write_and_sync(number: int) -> list[float]:
+        seconds = []
+        with (directory / f"committer-{number}").open("wb", buffering=0) as file:
+            for _ in range(times):
+                file.write(bytes(100))
+                started = time.perf_counter()
+                os.fdatasync(file)
+                seconds.append(time.perf_counter() - started)
+        return seconds
+
+    with ThreadPoolExecutor(COMMITTERS) as pool:
+        return [seconds for each in pool.map(write_and_sync, range(COMMITTERS)) for seconds in each]
 
 
 def putter(store: Store, port: int) -> Callable[[], float]:

@@ -1,6 +1,7 @@
 """A real PostgreSQL server (Debian's), and its databases.
 
-It can be stopped, restarted and killed. It keeps its port, so what was connected can connect again.
+It can be stopped, restarted and killed. It keeps its port, so what was connected can connect again. It can
+have a standby, which is a server of its own once it is promoted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from servers.processes import (
@@ -27,6 +29,8 @@ from servers.processes import (
 
 OWNER = "postgres"
 ROLE = "openduck"
+# What a primary calls its standby.
+STANDBY = "standby"
 
 # Small, and quick to end; connections are many, since each host of a test has a pool.
 SETTINGS = {
@@ -55,37 +59,59 @@ def server_programs() -> Path:
 class PostgresServer:
     """One cluster below `directory`, and the process that serves it."""
 
-    def __init__(self, directory: Path, *, is_durable: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, is_durable: bool = False, primary: PostgresServer | None = None
+    ) -> None:
         """Makes the cluster. Unless it `is_durable` its commits do not wait for the disk, which matters only
-        to a power failure, and to measurements."""
+        to a power failure, and to measurements. With a `primary`, which runs, it is that one's standby."""
         self._programs = server_programs()
         self._directory = directory
-        self._password = secrets.token_hex(16)
+        self._password = secrets.token_hex(16) if primary is None else primary._password
         self.log = directory / "postgres.log"
         self.port = 0
+        self._has_role = primary is not None
         self._process: subprocess.Popen[bytes] | None = None
-        directory.mkdir(parents=True)
-        password_file = directory / "password"
-        password_file.write_text(self._password)
-        if os.geteuid() == 0:
-            for path in (directory, password_file):
-                shutil.chown(path, OWNER, OWNER)
-        making = start_server(
-            [
-                self._programs / "initdb",
-                *("--pgdata", self._data, "--username", OWNER, "--pwfile", password_file),
-                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
-            ],
-            making_log := directory / "initdb.log",
-            user=OWNER,
-        )
-        if making.wait(60) != 0:
-            raise ServerFailed(f"initdb failed:\n{last_lines(making_log)}")
         self._settings = {
             **SETTINGS,
             "unix_socket_directories": str(directory),
             "fsync": "on" if is_durable else "off",
         }
+        directory.mkdir(parents=True)
+        if os.geteuid() == 0:
+            shutil.chown(directory, OWNER, OWNER)
+        if primary is None:
+            self._initialize()
+        else:
+            self._copy(primary)
+
+    def _initialize(self) -> None:
+        password_file = self._directory / "password"
+        password_file.write_text(self._password)
+        if os.geteuid() == 0:
+            shutil.chown(password_file, OWNER, OWNER)
+        self._make(
+            "initdb",
+            *("--pgdata", self._data, "--username", OWNER, "--pwfile", password_file),
+            *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
+        )
+
+    def _copy(self, primary: PostgresServer) -> None:
+        """Copies a running server's cluster, to follow it."""
+        source = (
+            f"host={LOOPBACK} port={primary.port} user={OWNER} password={self._password} "
+            f"application_name={STANDBY}"
+        )
+        self._make(
+            "pg_basebackup",
+            *("--pgdata", self._data, "--dbname", source, "--write-recovery-conf"),
+            *("--wal-method", "stream", "--checkpoint", "fast", "--no-sync"),
+        )
+
+    def _make(self, program: str, *arguments: str | Path) -> None:
+        log = self._directory / f"{program}.log"
+        making = start_server([self._programs / program, *arguments], log, user=OWNER)
+        if making.wait(60) != 0:
+            raise ServerFailed(f"{program} failed:\n{last_lines(log)}")
 
     @property
     def _data(self) -> Path:
@@ -97,8 +123,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server: the first time on a free port, then always on the same."""
-        is_new = self.port == 0
-        attempts = 5 if is_new else 1
+        attempts = 1 if self.port else 5
         for attempt in range(attempts):
             port = self.port or free_port()
             settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
@@ -116,8 +141,9 @@ class PostgresServer:
                 continue
             self.port, self._process = port, process
             break
-        if is_new:
+        if not self._has_role:
             self.sql(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self._password}'")
+            self._has_role = True
 
     def stop(self) -> None:
         """Stops the server in order: its clients are disconnected."""
@@ -140,6 +166,21 @@ class PostgresServer:
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(10)
         self._process = None
+
+    def wait_for_standby(self) -> None:
+        """From now on no commit is acknowledged before the standby, which runs, has it too."""
+        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
+        self.sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while self.sql("SELECT sync_state FROM pg_stat_replication") != "sync":
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"the standby does not follow:\n{last_lines(self.log)}")
+            time.sleep(0.05)
+
+    def promote(self) -> None:
+        """The standby is a primary from now on."""
+        if self.sql("SELECT pg_promote()") != "t":
+            raise ServerFailed(f"the standby was not promoted:\n{last_lines(self.log)}")
 
     def new_database(self, name: str) -> None:
         """Makes an empty database that belongs to the role of `url`, which has no rights beyond it."""

@@ -131,6 +131,11 @@ class Proxy:
         """Undoes `cut` and `freeze`; what was frozen goes on."""
         self._order("heal")
 
+    def mute(self) -> None:
+        """From now on no notification of PostgreSQL comes through, as behind a pooler that shares sessions;
+        all else does. Resets every connection."""
+        self._order("mute")
+
     def point_at(self, port: int) -> None:
         """From now on passes to another server; what is connected to the old one is reset."""
         self._order("point_at", host=LOOPBACK, port=port)

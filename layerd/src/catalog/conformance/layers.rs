@@ -345,6 +345,9 @@ pub(super) fn a_layer_is_rotated_once(harness: &dyn Harness) {
         catalog.rotate(a.id, a.epoch, &rotation(layer, 1..=6), &head(layer, 6)),
         CatalogError::Conflict(_)
     );
+    // As after an answer that was lost.
+    let again = catalog.rotate(a.id, a.epoch, &rotation(layer, 1..=5), &head(layer, 5));
+    again.unwrap();
     let unknown = LayerId::random(a.epoch);
     assert_refused!(
         catalog.rotate(a.id, a.epoch, &rotation(unknown, 6..=6), &head(layer, 5)),

@@ -532,6 +532,41 @@ pub(super) fn garbage_is_no_segment_again(harness: &dyn Harness) {
     assert_eq!(a.head(), Some(at(layer, 3)));
 }
 
+pub(super) fn what_is_condemned_is_no_segment_for_so_long(harness: &dyn Harness) {
+    let catalog = harness.connect();
+    let a = database(&*catalog, "a");
+    let (layer, old) = rotated(&a);
+    let sealed = [segment(0..20_000, 1..=3)];
+    catalog.seal(layer, 20_000, [9; 32], Some(&sealed)).unwrap();
+    let next = a.active(4, Some(at(layer, 3)));
+    let late = segment(0..9000, 4..=4);
+    // A segment's object is none's, and garbage has its own time.
+    let asked = [
+        keys(&sealed),
+        keys(&old[..1]),
+        keys(std::slice::from_ref(&late)),
+    ]
+    .concat();
+    let condemned = catalog.condemn(&asked, GRACE).unwrap();
+    assert_eq!(condemned, keys(std::slice::from_ref(&late)));
+    assert_conflict(publish(&a, next, 4, &late), "garbage");
+    assert_eq!(a.layer(next).segments, []);
+    harness.advance(SECOND);
+    assert_eq!(
+        catalog.condemn(&condemned, GRACE).unwrap(),
+        condemned,
+        "who was killed before it deleted them asks again"
+    );
+    let listed = |older_than| catalog.garbage(older_than).unwrap().contains(&late.key);
+    assert!(!listed(NOW), "it is not forgotten before its time");
+    harness.advance(GRACE - SECOND);
+    assert!(listed(NOW));
+    catalog.renew_lease(a.id, a.epoch, TTL).unwrap();
+    assert_conflict(publish(&a, next, 4, &late), "garbage");
+    catalog.forget_garbage(&condemned).unwrap();
+    assert!(!listed(NOW));
+}
+
 pub(super) fn an_object_is_known_while_a_segment_names_it(harness: &dyn Harness) {
     let catalog = harness.connect();
     let a = database(&*catalog, "a");

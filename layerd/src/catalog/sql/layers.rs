@@ -334,6 +334,10 @@ pub(super) fn rotate(
     head: &Head,
 ) -> Outcome<()> {
     databases::fenced_by_id(tx, id, epoch)?;
+    if find(tx, rotation.layer)?.is_some_and(|layer| is_rotated_so(&layer, id, rotation)) {
+        // The answer to an earlier call was lost.
+        return Ok(());
+    }
     let layer = find_living(tx, rotation.layer)?;
     if layer.database != id || layer.state != LayerState::Active {
         return Err(Fault::conflict(format!(
@@ -369,6 +373,14 @@ pub(super) fn rotate(
     set_images(tx, layer.id, &rotation.images)?;
     // Only now: the new head has to be in the layer as it has become.
     publish(tx, id, epoch, head, None)
+}
+
+/// Whether that rotation of the layer was done before.
+fn is_rotated_so(layer: &LayerRow, id: DatabaseId, rotation: &Rotation) -> bool {
+    layer.database == id
+        && layer.state != LayerState::Active
+        && layer.end == Some(rotation.end)
+        && layer.last_lsn == rotation.commits.map(|commits| commits.last_lsn)
 }
 
 fn has_living_children(tx: &dyn Tx, id: LayerId) -> Outcome<bool> {

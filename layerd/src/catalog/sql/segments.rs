@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::fault::{Fault, Outcome};
 use super::tx::{Query, Tx};
-use super::value::{Bits, Row, earlier, values};
+use super::value::{Bits, Row, earlier, later, values};
 use crate::catalog::{CommitRange, LayerRow, Segment, segment};
-use crate::id::LayerId;
+use crate::id::{LayerId, Timestamp};
 
 /// The segments that were found, by layer, in the order in which they were found.
 pub(super) fn by_layer(rows: &[Row]) -> Outcome<HashMap<LayerId, Vec<Segment>>> {
@@ -108,6 +108,43 @@ pub(super) fn garbage(tx: &dyn Tx, older_than: Duration) -> Outcome<Vec<String>>
         values![earlier(tx.now()?, older_than)],
     ))?;
     rows.iter().map(|row| row.get("key")).collect()
+}
+
+/// Makes garbage of those objects that no segment names and that are none yet, from `remembered` in
+/// the future on; returns them, and those of which that was made before.
+pub(super) fn condemn(tx: &dyn Tx, keys: &[String], remembered: Duration) -> Outcome<Vec<String>> {
+    let now = tx.now()?;
+    let since = later(now, remembered);
+    let queries: Vec<Query> = keys
+        .iter()
+        .flat_map(|key| {
+            let [named, _] = select_key(key);
+            let key = key.as_str();
+            let garbage = Query::new("SELECT since FROM garbage WHERE key = ?1", values![key]);
+            [named, garbage]
+        })
+        .collect();
+    let found = tx.query_all(&queries)?;
+    let mut condemned = Vec::new();
+    for (key, taken) in keys.iter().zip(found.chunks(2)) {
+        let (named, garbage) = (&taken[0], &taken[1]);
+        let is_free = match garbage.first() {
+            _ if !named.is_empty() => false,
+            None => {
+                tx.execute(
+                    "INSERT INTO garbage (key, since) VALUES (?1, ?2)",
+                    values![key.as_str(), since],
+                )?;
+                true
+            }
+            // A segment named it until a moment ago: that has its grace period.
+            Some(row) => row.get::<Timestamp>("since")? > now,
+        };
+        if is_free {
+            condemned.push(key.clone());
+        }
+    }
+    Ok(condemned)
 }
 
 /// Notes that the objects are deleted.

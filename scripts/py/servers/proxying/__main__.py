@@ -72,6 +72,9 @@ class Proxy:
                 shared.line.gate.set()
                 if self._server is None:
                     await self.listen()
+            case "mute":
+                shared.is_mute = True
+                self._disconnect()
             case "point_at":
                 shared.upstream = (arguments["host"], arguments["port"])
                 self._disconnect()

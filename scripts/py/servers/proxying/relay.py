@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from dataclasses import dataclass, field
 from servers.proxying.answers import failure, is_list, success
 from servers.proxying.counts import Counts, Passage
 from servers.proxying.faults import Faults, Rule
-from servers.proxying.line import CHUNK_BYTES, Lane, Line, abort
+from servers.proxying.line import CHUNK_BYTES, Lane, Line, abort, acknowledge_at_once
 from servers.proxying.message import Head, body_of, has_body, read_head
+from servers.proxying.mute import Mute
 
 STREAM_LIMIT = 1 << 20
 # For how long answers to lists are kept, to be given again.
@@ -26,6 +26,8 @@ class Shared:
 
     upstream: tuple[str, int]
     faults: Faults
+    # PostgreSQL's notifications are swallowed, on connections that begin from now on.
+    is_mute: bool = False
     line: Line = field(default_factory=Line)
     counts: Counts = field(default_factory=Counts)
     # For each list that was asked for: when, and what the server said.
@@ -82,6 +84,7 @@ class Connection:
 
     async def _pass_bytes(self, server_reader: asyncio.StreamReader, up: Lane, down: Lane) -> None:
         counts = self.shared.counts
+        mute = Mute() if self.shared.is_mute else None
         has_answered = True
 
         async def upwards() -> None:
@@ -99,12 +102,16 @@ class Connection:
             while data := await server_reader.read(CHUNK_BYTES):
                 has_answered = True
                 counts.bytes_down += len(data)
-                await down.send(data)
+                await down.send(data if mute is None else mute.pass_on(data))
             await down.finish()
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_or_reset(upwards()))
-            group.create_task(_or_reset(downwards()))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(upwards())
+                group.create_task(downwards())
+        except* OSError:
+            # A reset of one side is one of the other.
+            abort(self.writer)
 
     # ---- requests ----
 
@@ -123,6 +130,11 @@ class Connection:
 
     def upload(self, task: asyncio.Task[None]) -> None:
         self._uploads = [task]
+
+    def hurry_server(self) -> None:
+        """The server need not wait for an acknowledgement before it goes on with its answer."""
+        if self._server_writer is not None:
+            acknowledge_at_once(self._server_writer)
 
 
 class Exchange:
@@ -195,6 +207,7 @@ class Exchange:
     async def _answer_head(self, upload: asyncio.Task[None]) -> Head:
         """The answer's head. Leaves with the upload's error where that ends first."""
         while True:
+            self.connection.hurry_server()
             reading = asyncio.create_task(read_head(self.server_reader))
             try:
                 waiting: set[asyncio.Task[Head | None] | asyncio.Task[None]] = {reading}
@@ -313,9 +326,3 @@ async def _paced(body: AsyncIterator[bytes], bytes_per_s: float) -> AsyncIterato
 async def _nothing() -> AsyncIterator[bytes]:
     for piece in list[bytes]():
         yield piece
-
-
-async def _or_reset(work: collections.abc.Coroutine[None, None, None]) -> None:
-    """A reset of one side ends the connection; it is no error of the proxy."""
-    with contextlib.suppress(OSError):
-        await work

@@ -1,0 +1,224 @@
+//! Scenes without chance: what random schedules found once, told again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use layerd::frozen::FileKind;
+use layerd::id::{DatabaseName, FileId, Lsn};
+use layerd::reference::Ref;
+use layerd::store::{Store, StoreError};
+use layerd::writer::{Durability, NewFile, Writer, WriterOptions};
+
+use crate::setting::{HOSTS, Setting, content_of};
+
+/// Longer than a scene: nothing is sent by itself.
+const NEVER: Duration = Duration::from_secs(100_000);
+
+/// Plays a scene in a world in which nothing fails by itself.
+fn scene(play: impl FnOnce(&Setting) + Send + 'static) {
+    let setting = Setting::new(1);
+    let world = setting.world().clone();
+    let process = world.process(setting.0.hosts[HOSTS].host);
+    world.spawn(process, "scene", move || {
+        setting.0.faults.end(setting.world().now());
+        setting.open(HOSTS).unwrap().create(&db()).unwrap();
+        play(&setting);
+    });
+    let outcome = world.run();
+    if let Some(failure) = outcome.failure {
+        panic!("{failure}\n{}", outcome.trace);
+    }
+}
+
+/// What a process of a host does, from its begin to its end: what it has not closed then is left as
+/// by a kill.
+fn act(setting: &Setting, host: usize, act: impl FnOnce(Arc<Store>) + Send + 'static) {
+    let world = setting.world();
+    let process = world.process(setting.0.hosts[host].host);
+    let all = setting.clone();
+    world.spawn(process, &format!("act@{host}"), move || {
+        act(all.open(host).unwrap());
+    });
+    world.wait_for(process);
+}
+
+fn db() -> DatabaseName {
+    "db".parse().unwrap()
+}
+
+fn write(store: &Arc<Store>, lag: Duration) -> Writer {
+    let options = WriterOptions {
+        steal: false,
+        durability: Durability::Local,
+        lag,
+    };
+    store.open_writer(&db(), options).unwrap()
+}
+
+fn commit(writer: &Writer, text: &[u8]) -> Lsn {
+    let new = NewFile {
+        kind: FileKind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+    };
+    let file = writer.create(FileId::ROOT, b"db.duckdb", new);
+    let file = file.or_else(|_| writer.lookup(FileId::ROOT, b"db.duckdb"));
+    writer.write(file.unwrap().file, 0, text).unwrap();
+    writer.sync().unwrap()
+}
+
+fn read(store: &Arc<Store>, name: &str, reference: &Ref) -> Vec<u8> {
+    let name: DatabaseName = name.parse().unwrap();
+    let reader = store.open_reader(&name, reference).unwrap();
+    content_of(&reader.frozen(), &name).unwrap()["main"].clone()
+}
+
+/// Host 0 has acknowledged what nobody else knows, in two layers, and host 1 has gone on without.
+fn replaced(setting: &Setting) {
+    act(setting, 0, |store| {
+        let writer = write(&store, Duration::ZERO);
+        commit(&writer, b"published");
+        writer.close().unwrap();
+    });
+    without_store(setting, || {
+        act(setting, 0, |store| {
+            let writer = write(&store, NEVER);
+            commit(&writer, b"lost one!");
+            writer.rotate().unwrap();
+            commit(&writer, b"lost two!");
+            store.snapshot(&db(), None).unwrap();
+        });
+    });
+    setting.world().rest(Duration::from_secs(20));
+    act(setting, 1, |store| {
+        let writer = write(&store, Duration::ZERO);
+        for text in [b"another 1", b"another 2"] {
+            commit(&writer, text);
+        }
+        writer.close().unwrap();
+    });
+}
+
+/// The store is away while host 0 writes: what a writer has ended waits too.
+fn without_store(setting: &Setting, play: impl FnOnce()) {
+    setting
+        .0
+        .faults
+        .store_away(setting.world().now().plus_seconds(100_000));
+    play();
+    setting.0.faults.store_away(setting.world().now());
+}
+
+#[test]
+fn lost_commits_outlast_collection_and_the_next_writer_of_their_host() {
+    for next_writer_first in [false, true] {
+        scene(move |setting| {
+            replaced(setting);
+            if !next_writer_first {
+                act(setting, 0, |store| {
+                    store.gc(Some(Duration::ZERO), false).unwrap();
+                    store.gc(Some(Duration::ZERO), false).unwrap();
+                });
+            }
+            act(setting, 0, |store| {
+                let writer = write(&store, Duration::ZERO);
+                commit(&writer, b"and on we");
+                writer.close().unwrap();
+            });
+            act(setting, 2, |store| {
+                assert_eq!(read(&store, "db", &Ref::Latest), b"and on we");
+                let names: Vec<String> = store
+                    .list()
+                    .unwrap()
+                    .into_iter()
+                    .map(|database| database.name.to_string())
+                    .collect();
+                assert_eq!(names.len(), 2, "{names:?}");
+                let lost = names
+                    .iter()
+                    .find(|name| name.starts_with("db-lost-"))
+                    .unwrap();
+                assert_eq!(read(&store, lost, &Ref::Latest), b"lost two!");
+                assert_eq!(read(&store, lost, &Ref::Lsn(Lsn(2))), b"lost one!");
+            });
+        });
+    }
+}
+
+#[test]
+fn a_snapshot_never_names_another_history() {
+    scene(|setting| {
+        replaced(setting);
+        act(setting, 2, |store| {
+            let snapshots = store.snapshots(&db()).unwrap();
+            let [snapshot] = &snapshots[..] else {
+                panic!("{snapshots:?}");
+            };
+            assert_eq!(read(&store, "db", &Ref::Lsn(snapshot.lsn)), b"another 2");
+            assert!(matches!(
+                store.open_reader(&db(), &Ref::Id(snapshot.id)),
+                Err(StoreError::NoSuchRef(_))
+            ));
+        });
+    });
+}
+
+#[test]
+fn commits_are_listed_beside_a_writer_that_has_only_begun() {
+    scene(|setting| {
+        act(setting, 0, |store| {
+            let writer = write(&store, Duration::ZERO);
+            commit(&writer, b"published");
+            writer.close().unwrap();
+            // Killed before anything of its layer is stored.
+            drop(write(&store, NEVER));
+        });
+        act(setting, 1, |store| {
+            assert_eq!(store.commits(&db()).unwrap().len(), 1);
+            let clone = "copy".parse().unwrap();
+            store
+                .clone_database(&db(), &Ref::Lsn(Lsn(1)), &clone)
+                .unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_lease_is_renewed_for_as_long_as_a_recovery_takes() {
+    scene(|setting| {
+        without_store(setting, || {
+            act(setting, 0, |store| {
+                let writer = write(&store, NEVER);
+                for n in 0..4 {
+                    commit(&writer, format!("commit {n}").as_bytes());
+                    writer.rotate().unwrap();
+                }
+            });
+        });
+        // A fifth of a lease for each call, and there are many.
+        setting.0.faults.slow(Duration::from_secs(3));
+        act(setting, 0, |store| {
+            let writer = write(&store, Duration::ZERO);
+            assert_eq!(writer.committed().lsn(), Lsn(4));
+        });
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_stops_no_upload() {
+    scene(|setting| {
+        let faults = setting.0.faults.clone();
+        act(setting, 0, move |store| {
+            let writer = write(&store, Duration::ZERO);
+            commit(&writer, b"published");
+            faults.lose_answer_to("rotate");
+            writer.rotate().unwrap();
+            commit(&writer, b"and more!");
+            writer.close().unwrap();
+        });
+        act(setting, 1, |store| {
+            assert_eq!(read(&store, "db", &Ref::Latest), b"and more!");
+        });
+    });
+}
