@@ -329,3 +329,24 @@ async fn hostile_inputs_are_refused() {
     assert_eq!(client.run(with(vec![good])).await.unwrap().rows(), 10);
     assert_eq!(host.worker.figures().running, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_goes_out_and_comes_back() {
+    let host = Host::new().await;
+    let client = host.client().await;
+    let out = client.sql("FROM test_all_types()").await.unwrap();
+    assert_eq!(out.rows(), 3);
+    let back = |sql: &str| ExecuteQueryRequest {
+        inputs: vec![input("x", &out.batches, true)],
+        ..query(sql)
+    };
+    let same = "SELECT count(*) FROM (FROM test_all_types() EXCEPT FROM x)";
+    assert_eq!(client.run(back(same)).await.unwrap().value(), "0");
+    let typed = client.run(back("FROM x")).await.unwrap();
+    for (sent, came) in typed.response.columns.iter().zip(&out.response.columns) {
+        // What Arrow has no word for comes as what it can say: an ENUM as text, a TUPLE as a STRUCT.
+        if !came.r#type.contains("ENUM(") && !came.r#type.contains("TUPLE(") {
+            assert_eq!(sent, came);
+        }
+    }
+}

@@ -159,10 +159,16 @@ impl Encoder {
 
 /// Whether the first of the messages in `message` is a dictionary.
 fn starts_with_dictionary(message: &Message) -> Result<bool, ArrowError> {
-    let Some(first) = message.parts.first() else {
-        return Ok(false);
-    };
-    match Head::read(first)? {
+    // The metadata of many columns are a part of their own, behind the few bytes before them.
+    let mut head = BytesMut::new();
+    for part in &message.parts {
+        head.extend_from_slice(part);
+        let length = head.get(4..8).and_then(|length| length.first_chunk::<4>());
+        if length.is_some_and(|length| head.len() >= 8 + u32::from_le_bytes(*length) as usize) {
+            break;
+        }
+    }
+    match Head::read(&head)? {
         Some(head) => Ok(head.message.header_type() == MessageHeader::DictionaryBatch),
         None => Ok(false),
     }
@@ -264,6 +270,18 @@ mod tests {
         let column = batch.column(0).to_data().buffers()[0].as_ptr();
         let message = Encoder::new(&batch).unwrap().encode(&batch).unwrap();
         assert!(message.parts().iter().any(|part| part.as_ptr() == column));
+    }
+
+    #[test]
+    fn many_columns_and_a_dictionary_are_one_message() {
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let mut columns: Vec<_> = (0..200)
+            .map(|i| (format!("c{i}"), number.clone()))
+            .collect();
+        columns.push(("e".to_owned(), enums(vec![0], &["a"])));
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let message = Encoder::new(&batch).unwrap().encode(&batch).unwrap();
+        assert_eq!(split(&message.to_bytes()).unwrap().len(), 1);
     }
 
     #[test]
