@@ -5,16 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerd::catalog::service::{
-    KnownWorker, NewToken, Service, SigningKey, Token, TokenId, Tokens, Worker, WorkerId,
-};
+use layerd::catalog::service::{KnownWorker, NewToken, Service, SigningKey, Token, Tokens, Worker};
 use layerd::catalog::sqlite::SqliteCatalog;
 use layerd::catalog::{
     Base, Catalog, CatalogError, Chain, Database, Head, Holder, Inventory, LayerRow, Lease,
     NewSnapshot, Result, Rotation, Segment, Snapshot, StatePoint,
 };
 use layerd::id::{
-    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp, TokenId,
+    WorkerId,
 };
 use layerd::machine::world::World;
 
