@@ -290,6 +290,52 @@ impl Serialize for SnapshotId {
     }
 }
 
+macro_rules! random_ids {
+    ($($(#[$doc:meta])+ $id:ident, $what:literal;)+) => {$(
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $id(pub u64);
+
+        impl $id {
+            /// A fresh one.
+            #[must_use]
+            pub fn random() -> $id {
+                $id(random_u64())
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Some(text)
+                    .filter(|digits| digits.len() == 16)
+                    .and_then(hex_u64)
+                    .map($id)
+                    .ok_or_else(|| InvalidName::new($what, text, "16 hexadecimal digits"))
+            }
+        }
+
+        impl Serialize for $id {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+random_ids! {
+    /// One life of a worker's process, printed as 16 hex digits.
+    WorkerId, "worker id";
+    /// A client's token; this is no secret. Printed as 16 hex digits.
+    TokenId, "token id";
+}
+
 fn plain_name(text: &str, length_max: usize, extra: impl Fn(char) -> bool) -> bool {
     text.len() <= length_max
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())

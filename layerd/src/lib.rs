@@ -57,6 +57,7 @@ mod resolve;
 mod scan;
 mod seal;
 mod send;
+pub mod settings;
 pub mod store;
 mod takeover;
 mod transfer;

@@ -40,10 +40,14 @@ packages_of() {
     echo "duckdb==$1"
     if [[ $1 == "$TPCH_DUCKDB_VERSION" ]]; then
         echo "duckdb-extension-tpch==$TPCH_EXTENSION_VERSION"
+        echo "duckdb-extension-quack==$QUACK_EXTENSION_VERSION"
     fi
     if [[ $1 == "$PYTEST_DUCKDB_VERSION" ]]; then
         echo "pytest==$PYTEST_VERSION"
         echo "pytest-xdist==$PYTEST_XDIST_VERSION"
         echo "boto3==$BOTO3_VERSION"
+        echo "grpcio-tools==$GRPC_VERSION"
+        echo "googleapis-common-protos==$GOOGLEAPIS_VERSION"
+        echo "pyarrow==$PYARROW_VERSION"
     fi
 }

@@ -31,6 +31,18 @@ build_openduck_fs() {
     export OPENDUCK_FS=$CARGO_TARGET_DIR/release/openduck-fs
 }
 
+# build_openduck: makes the release binary, and sets OPENDUCK to it. Needs need_libduckdb before.
+build_openduck() {
+    cargo build --manifest-path "$REPO_DIR/Cargo.toml" --release --locked -p exec
+    export OPENDUCK=$CARGO_TARGET_DIR/release/openduck
+}
+
+# build_measuring_client: the client of scripts/bench/exec; sets OPENDUCK_CLIENT to it.
+build_measuring_client() {
+    cargo build --manifest-path "$REPO_DIR/Cargo.toml" --release --locked -p exec --example client
+    export OPENDUCK_CLIENT=$CARGO_TARGET_DIR/release/examples/client
+}
+
 # need_fsx: the file-system exerciser; sets OPENDUCK_FSX to it.
 need_fsx() {
     export OPENDUCK_FSX=$CACHE_DIR/fsx/bin/fsx

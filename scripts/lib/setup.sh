@@ -12,6 +12,8 @@ LIB_DIR=$(dirname "${BASH_SOURCE[0]}")
 . "$LIB_DIR/rust.sh"
 # shellcheck source=python.sh
 . "$LIB_DIR/python.sh"
+# shellcheck source=libduckdb.sh
+. "$LIB_DIR/libduckdb.sh"
 
 # setup_to_run: what the demo and the benchmark need.
 setup_to_run() {
@@ -22,8 +24,15 @@ setup_to_run() {
 # setup_to_test: the servers and the file-system exerciser on top.
 setup_to_test() {
     setup_to_run
+    setup_to_serve
     setup_servers
     in_turn step "fsx $FSX_VERSION" need_fsx
+}
+
+# setup_to_serve: the gateway and its workers on top of setup_to_run.
+setup_to_serve() {
+    in_turn step "DuckDB $LIBDUCKDB_VERSION as a library" need_libduckdb
+    step "openduck (cargo build --release)" build_openduck
 }
 
 # setup_servers: what several hosts share.

@@ -5,7 +5,6 @@
 //! stderr and an exit status: 1 where something failed, 2 where the command line made no sense.
 
 mod care;
-mod config;
 mod daemon;
 mod databases;
 mod diff;
@@ -32,6 +31,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use layerd::settings;
 use layerd::store::{Store, StoreConfig};
 use tracing_subscriber::EnvFilter;
 
@@ -146,13 +146,13 @@ impl Context {
     fn new(global: GlobalOptions) -> Result<Context> {
         let directory = std::env::current_dir()
             .context("cannot tell the current directory; change to one that exists")?;
-        let given = config::Given {
+        let given = settings::Given {
             home: global.home,
             meta: global.meta,
             objects: global.objects,
             cache_size: global.cache_size,
         };
-        let config = config::resolve(given, &directory, |name| {
+        let config = settings::resolve(given, &directory, |name| {
             std::env::var_os(name).map(PathBuf::from)
         })?;
         Ok(Context {
@@ -172,8 +172,8 @@ impl Context {
         Ok(Store::open(&StoreConfig {
             // What is kept here of one store must not be taken for the other's.
             home: self.config.home.join("copy"),
-            meta: Some(config::absolute(&meta, &directory)),
-            objects: Some(config::absolute(&objects, &directory)),
+            meta: Some(settings::absolute(&meta, &directory)),
+            objects: Some(settings::absolute(&objects, &directory)),
             cache: self.config.cache,
         })?)
     }

@@ -15,6 +15,7 @@ mod pins;
 mod races;
 mod replacing;
 mod segments;
+mod service;
 mod snapshots;
 mod sweeping;
 
@@ -230,6 +231,20 @@ macro_rules! __each_catalog_claim {
                 garbage_is_no_segment_again,
                 what_is_condemned_is_no_segment_for_so_long,
                 an_object_is_known_while_a_segment_names_it,
+            }
+            service {
+                an_announced_worker_is_known_while_it_is_seen,
+                a_worker_that_is_announced_again_keeps_its_beginning,
+                a_removed_worker_is_forgotten,
+                workers_that_are_long_gone_are_forgotten,
+                a_token_comes_back_as_it_was_made,
+                a_token_ends_at_its_expiry,
+                a_revoked_token_stays_revoked,
+                an_unknown_token_is_not_revoked,
+                the_first_signing_key_is_made_by_who_asks,
+                a_signing_key_is_renewed_when_it_is_old,
+                an_old_signing_key_goes_once_nothing_can_be_signed_with_it,
+                signing_keys_are_the_same_for_all,
             }
             races {
                 a_name_is_won_by_one,

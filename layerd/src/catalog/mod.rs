@@ -30,6 +30,7 @@ mod changes;
 pub mod conformance;
 pub mod postgres;
 mod segment;
+pub mod service;
 mod sql;
 pub mod sqlite;
 
@@ -43,7 +44,7 @@ pub use self::changes::Changes;
 pub use self::segment::Segment;
 
 use crate::id::{
-    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp, TokenId,
 };
 
 /// Opens the catalog at a URL: `sqlite:PATH`, or `postgres://…` (`postgresql://…`) as
@@ -128,6 +129,9 @@ pub enum CatalogError {
         /// The epoch in the catalog.
         current: Epoch,
     },
+    /// No such token.
+    #[error("there is no token {0}; `openduck token list` shows what there is")]
+    NoSuchToken(TokenId),
     /// The call conflicts with something done meanwhile; read again, then retry.
     #[error("the catalog changed meanwhile: {0}; try again")]
     Conflict(String),
@@ -482,7 +486,7 @@ pub struct Inventory {
 /// ([`CatalogError::NoSuchLayer`]), and a [`StatePoint`]'s layer must hold its commit, an active
 /// one any from its first ([`CatalogError::Conflict`]). Callbacks run inside the transaction, and
 /// must not call the catalog.
-pub trait Catalog: Send + Sync {
+pub trait Catalog: service::Service + Send + Sync {
     /// The catalog's clock.
     fn now(&self) -> Result<Timestamp>;
 

@@ -21,6 +21,7 @@ mod leases;
 mod pins;
 mod replace;
 mod segments;
+mod service;
 mod snapshots;
 
 use std::sync::Arc;
@@ -28,12 +29,14 @@ use std::time::Duration;
 
 use self::fault::Outcome;
 use self::tx::{Driver, Durability, Scope, Turn, Tx};
+use super::service::{KnownWorker, NewToken, Service, SigningKey, Token, Tokens, Worker};
 use super::{
     Base, Catalog, Chain, Changes, Database, Head, Holder, Inventory, LayerRow, Lease, NewSnapshot,
     Result, Rotation, Segment, Snapshot, StatePoint,
 };
 use crate::id::{
-    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp, TokenId,
+    WorkerId,
 };
 
 /// Runs `work` in one reading transaction.
@@ -313,5 +316,41 @@ impl<D: Driver> Catalog for D {
 
     fn changes(&self) -> Option<Arc<Changes>> {
         self.watch()
+    }
+}
+
+impl<D: Driver> Service for D {
+    fn announce_worker(&self, worker: &Worker) -> Result<()> {
+        write_coalesced(self, Scope::Pins, |tx| service::announce(tx, worker))
+    }
+
+    fn workers(&self, ttl: Duration) -> Result<Vec<KnownWorker>> {
+        read(self, |tx| service::workers(tx, ttl))
+    }
+
+    fn remove_worker(&self, id: WorkerId) -> Result<()> {
+        write_coalesced(self, Scope::Pins, |tx| service::remove_worker(tx, id))
+    }
+
+    fn add_token(&self, token: &NewToken) -> Result<Token> {
+        write(self, Scope::All, |tx| service::add_token(tx, token))
+    }
+
+    fn tokens(&self) -> Result<Tokens> {
+        read(self, service::tokens)
+    }
+
+    fn revoke_token(&self, id: TokenId) -> Result<Token> {
+        write(self, Scope::All, |tx| service::revoke_token(tx, id))
+    }
+
+    fn signing_keys(&self, renew_after: Duration, keep: Duration) -> Result<Vec<SigningKey>> {
+        let (now, keys) = read(self, service::signing_keys)?;
+        if !service::wants_new_key(&keys, now, renew_after) {
+            return Ok(keys);
+        }
+        write(self, Scope::All, |tx| {
+            service::renew_signing_keys(tx, renew_after, keep)
+        })
     }
 }

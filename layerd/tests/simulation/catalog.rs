@@ -5,13 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use layerd::catalog::service::{KnownWorker, NewToken, Service, SigningKey, Token, Tokens, Worker};
 use layerd::catalog::sqlite::SqliteCatalog;
 use layerd::catalog::{
     Base, Catalog, CatalogError, Chain, Database, Head, Holder, Inventory, LayerRow, Lease,
     NewSnapshot, Result, Rotation, Segment, Snapshot, StatePoint,
 };
 use layerd::id::{
-    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp, TokenId,
+    WorkerId,
 };
 use layerd::machine::world::World;
 
@@ -301,5 +303,36 @@ impl Catalog for Way {
 
     fn forget_garbage(&self, keys: &[String]) -> Result<()> {
         self.call("forget_garbage", |it| it.forget_garbage(keys))
+    }
+}
+
+/// No host of the simulation serves; it is passed on all the same.
+impl Service for Way {
+    fn announce_worker(&self, worker: &Worker) -> Result<()> {
+        self.call("announce_worker", |it| it.announce_worker(worker))
+    }
+
+    fn workers(&self, ttl: Duration) -> Result<Vec<KnownWorker>> {
+        self.call("workers", |it| it.workers(ttl))
+    }
+
+    fn remove_worker(&self, id: WorkerId) -> Result<()> {
+        self.call("remove_worker", |it| it.remove_worker(id))
+    }
+
+    fn add_token(&self, token: &NewToken) -> Result<Token> {
+        self.call("add_token", |it| it.add_token(token))
+    }
+
+    fn tokens(&self) -> Result<Tokens> {
+        self.call("tokens", Service::tokens)
+    }
+
+    fn revoke_token(&self, id: TokenId) -> Result<Token> {
+        self.call("revoke_token", |it| it.revoke_token(id))
+    }
+
+    fn signing_keys(&self, renew_after: Duration, keep: Duration) -> Result<Vec<SigningKey>> {
+        self.call("signing_keys", |it| it.signing_keys(renew_after, keep))
     }
 }

@@ -15,7 +15,7 @@ use crate::catalog::sql::tx::{Durability, Query, Scope, Turn, Tx};
 use crate::catalog::sql::value::values;
 
 /// What brings a store from each version to the next.
-const MIGRATIONS: &[&str] = &[include_str!("v1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql")];
 
 /// The newest version.
 const KNOWN: i64 = MIGRATIONS.len() as i64;

@@ -44,7 +44,7 @@ pub(in crate::catalog) enum Scope {
     /// Nobody writes with this scope and database, or with [`Scope::All`]. What it writes is of
     /// this database alone: its row, lease, snapshots, segments.
     Database(DatabaseId),
-    /// Nobody writes with [`Scope::All`]. It writes one pin, which has one owner.
+    /// Nobody writes with [`Scope::All`]. It writes one pin, or one worker, which has one owner.
     Pins,
 }
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::{Fault, Outcome};
+use crate::catalog::service::WorkerKind;
 use crate::catalog::{LayerKind, LayerState};
 use crate::id::{
-    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp,
+    DatabaseId, DatabaseName, Epoch, LayerId, Lsn, SnapshotId, SnapshotName, Timestamp, TokenId,
+    WorkerId,
 };
 
 /// One value of a row, or of a query's parameters.
@@ -113,6 +115,12 @@ impl From<&str> for Value {
     }
 }
 
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Value::Text(value)
+    }
+}
+
 impl FromValue for String {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
@@ -153,7 +161,7 @@ macro_rules! stored_as_bits {
     )+};
 }
 
-stored_as_bits!(Bits, DatabaseId, Epoch, Lsn, SnapshotId);
+stored_as_bits!(Bits, DatabaseId, Epoch, Lsn, SnapshotId, TokenId, WorkerId);
 
 impl From<Timestamp> for Value {
     fn from(value: Timestamp) -> Self {
@@ -214,6 +222,7 @@ macro_rules! stored_as_word {
 }
 
 stored_as_word!(LayerKind: Delta = "delta", Image = "image");
+stored_as_word!(WorkerKind: Writer = "writer", Reader = "reader");
 stored_as_word!(LayerState: Active = "active", Rotated = "rotated", Sealed = "sealed");
 
 /// Parameters, each of a type that is stored as a [`Value`].

@@ -12,7 +12,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::catalog::sql::fault::{Fault, Outcome};
 
 /// What brings a file from each version to the next.
-const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+];
 
 /// The newest version.
 const KNOWN: i64 = MIGRATIONS.len() as i64;

@@ -29,8 +29,8 @@ fn change(home: &Home, sql: &str) {
 fn a_newer_version_is_refused() {
     let home = Home::new();
     create(&home.open().unwrap(), "a").unwrap();
-    change(&home, "PRAGMA user_version = 3");
-    assert_corrupt(home.open(), &home, "its version is 3");
+    change(&home, "PRAGMA user_version = 4");
+    assert_corrupt(home.open(), &home, "its version is 4");
 }
 
 #[test]

@@ -199,6 +199,6 @@ fn the_file_is_in_wal_mode_and_marked_as_ours() {
     assert_eq!(text("journal_mode"), "wal");
     assert_eq!(
         (number("application_id"), number("user_version")),
-        (0x4f44_6c63, 2)
+        (0x4f44_6c63, 3)
     );
 }

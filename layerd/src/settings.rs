@@ -1,5 +1,5 @@
 //! Where a command works: home, catalog, objects and the cache's size, from flags, environment, the
-//! home's `openduck.toml` and defaults, in this order.
+//! home's `openduck.toml` and defaults, in this order. All of OpenDuck's commands find a store this way.
 //!
 //! The catalog's URL may hold a password (`postgres://USER:PASSWORD@HOST/DATABASE`): it is passed on
 //! as it is, and never printed.
@@ -11,12 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
-use layerd::store::StoreConfig;
 use serde::Deserialize;
 
-use super::format;
+use crate::store::StoreConfig;
 
 const FILE_NAME: &str = "openduck.toml";
 
@@ -36,17 +34,62 @@ struct File {
     cache_size: Option<String>,
 }
 
-/// What flags, or else the environment, say.
+/// What flags, or else the environment, say; an empty value counts as none.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
-    pub(crate) home: Option<PathBuf>,
-    pub(crate) meta: Option<String>,
-    pub(crate) objects: Option<String>,
-    pub(crate) cache_size: Option<String>,
+pub struct Given {
+    /// The home.
+    pub home: Option<PathBuf>,
+    /// The catalog's URL.
+    pub meta: Option<String>,
+    /// The layers' URL.
+    pub objects: Option<String>,
+    /// How large the cache of a remote store may be: `20GiB`, `1.5 TB`, or a plain number of bytes.
+    pub cache_size: Option<String>,
 }
 
-/// Settles where to work. `environment` answers for `XDG_DATA_HOME` and `HOME`.
-pub(crate) fn resolve(
+/// Why it can't be told where to work.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// No home was named, and the user has none.
+    #[error(
+        "no home: neither HOME nor XDG_DATA_HOME is set; name one with --home DIR or OPENDUCK_HOME"
+    )]
+    NoHome,
+    /// The home is a file.
+    #[error("the home {} is not a directory; choose another with --home", .0.display())]
+    NotADirectory(PathBuf),
+    /// The home's file can't be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The home's file makes no sense.
+    #[error("{}, line {line}: {what}; it may hold `meta`, `objects` and `cache_size`, each a string", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// The cache's size is none.
+    #[error("{0:?} is no size for the cache; write it like 20GiB, 1.5TB or 500000000")]
+    NotASize(String),
+    /// A cache of this size would not hold what one read needs.
+    #[error("a cache of {0} would be emptied before it is read; give it {least} at least", least = ByteSize(CACHE_BYTES_MIN))]
+    CacheTooSmall(ByteSize),
+}
+
+/// Result of finding out where to work.
+pub type Result<T> = std::result::Result<T, SettingsError>;
+
+/// Settles where to work: paths of `given` stand on `directory`. `environment` answers for
+/// `XDG_DATA_HOME` and `HOME`.
+pub fn resolve(
     given: Given,
     directory: &Path,
     environment: impl Fn(&str) -> Option<PathBuf>,
@@ -77,17 +120,13 @@ pub(crate) fn resolve(
 
 /// How large the cache may be, in bytes: `20GiB`, `1.5 TB`, or a plain number.
 fn cache_size(text: &str) -> Result<u64> {
-    let ByteSize(bytes) = text.parse().map_err(|_| {
-        anyhow!("{text:?} is no size for the cache; write it like 20GiB, 1.5TB or 500000000")
-    })?;
-    if bytes < CACHE_BYTES_MIN {
-        bail!(
-            "a cache of {} would be emptied before it is read; give it {} at least",
-            format::size(bytes),
-            format::size(CACHE_BYTES_MIN)
-        );
+    let size: ByteSize = text
+        .parse()
+        .map_err(|_| SettingsError::NotASize(text.to_owned()))?;
+    if size.0 < CACHE_BYTES_MIN {
+        return Err(SettingsError::CacheTooSmall(size));
     }
-    Ok(bytes)
+    Ok(size.0)
 }
 
 fn default_home(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
@@ -96,7 +135,7 @@ fn default_home(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("openduck"))
-        .ok_or_else(|| anyhow!("no home: neither HOME nor XDG_DATA_HOME is set; name one with --home DIR or OPENDUCK_HOME"))
+        .ok_or(SettingsError::NoHome)
 }
 
 fn read_file(home: &Path) -> Result<File> {
@@ -105,27 +144,25 @@ fn read_file(home: &Path) -> Result<File> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            bail!(
-                "the home {} is not a directory; choose another with --home",
-                home.display()
-            )
+            return Err(SettingsError::NotADirectory(home.to_owned()));
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(source) => return Err(SettingsError::Unreadable { path, source }),
     };
     toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        anyhow!(
-            "{}, line {line}: {}; it may hold `meta`, `objects` and `cache_size`, each a string",
-            path.display(),
-            error.message()
-        )
+        SettingsError::Invalid {
+            path: path.clone(),
+            line,
+            what: error.message().to_owned(),
+        }
     })
 }
 
 /// A URL of a local path with that path made absolute; any other URL as it is.
-pub(crate) fn absolute(url: &str, base: &Path) -> String {
+#[must_use]
+pub fn absolute(url: &str, base: &Path) -> String {
     for scheme in ["sqlite:", "file:"] {
         if let Some(path) = url.strip_prefix(scheme)
             && !path.is_empty()
@@ -138,7 +175,7 @@ pub(crate) fn absolute(url: &str, base: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use layerd::remote::cache::CacheConfig;
+    use crate::remote::cache::CacheConfig;
 
     use super::*;
 

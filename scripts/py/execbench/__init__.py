@@ -1,0 +1,1 @@
+"""Measures remote execution against DuckDB in process, Arrow Flight and Quack."""
