@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::aligned::ALIGNMENT;
-use crate::page_cache;
+use crate::{page_cache, write_back};
 
 /// Makes and opens files.
 pub trait Disk: Send + Sync {
@@ -37,6 +37,9 @@ pub trait DiskFile: Send + Sync {
     }
     /// Writes all of `parts`, one behind the other, at `offset`.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// Has the operating system begin to write this range to the disk, without waiting for it: so
+    /// much less is left for the next [`DiskFile::sync`]. Only a hint.
+    fn begin_write_back(&self, _begin: u64, _end: u64) {}
     /// fdatasync: everything written, and what is needed to read it, is durable.
     fn sync(&self) -> io::Result<()>;
     /// Makes the file at least `end` long, with room on the disk for all of it.
@@ -239,6 +242,10 @@ impl DiskFile for RealFile {
             begin += part.len();
         }
         Ok(())
+    }
+
+    fn begin_write_back(&self, begin: u64, end: u64) {
+        write_back::begin(&self.file, begin, end);
     }
 
     fn sync(&self) -> io::Result<()> {

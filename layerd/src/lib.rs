@@ -63,6 +63,7 @@ mod takeover;
 mod transfer;
 mod uploads;
 mod verify;
+mod write_back;
 pub mod writer;
 
 pub use error::FsError;

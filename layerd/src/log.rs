@@ -17,6 +17,7 @@
 //! once in [`ALLOCATE`] bytes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -37,6 +38,11 @@ use crate::scan::{LogScan, Scanned};
 /// The active layer is allocated this far ahead, so that an fdatasync has no new length to
 /// journal; the disk has room for what was reserved.
 pub const ALLOCATE: u64 = 16 << 20;
+/// So much is appended before the disk is told to begin writing it. Small enough that little is left
+/// for the fsync at the end of a load, large enough that commits of some rows never ask.
+const WRITE_BACK: u64 = 8 << 20;
+/// What the kernel writes in.
+const PAGE: u64 = 4096;
 /// Room that data never takes, so that a commit record always fits: with the disk full, what was
 /// written can still be acknowledged.
 const SPARE: u64 = 4096;
@@ -88,6 +94,8 @@ struct State {
     allocated: u64,
     /// Everything below is known to be durable.
     durable_end: u64,
+    /// Everything below is durable, or on its way to the disk.
+    written_back: u64,
     /// Behind the last record of the active layer that was applied.
     applied_end: u64,
     /// Records that have a place and are not applied yet, in order.
@@ -126,6 +134,18 @@ impl State {
         self.check()
     }
 
+    /// What the disk should begin to write now, if that is enough to be worth a call: whole pages,
+    /// which no later record touches.
+    fn to_write_back(&mut self) -> Option<(Arc<Layer>, Range<u64>)> {
+        let begin = self.written_back.max(self.durable_end) & !(PAGE - 1);
+        let end = self.applied_end & !(PAGE - 1);
+        if end < begin + WRITE_BACK {
+            return None;
+        }
+        self.written_back = end;
+        Some((Arc::clone(&self.layer), begin..end))
+    }
+
     /// Makes sure that the disk has room up to `end`.
     fn make_room(&mut self, end: u64) -> Result<(), FsError> {
         if end <= self.allocated {
@@ -137,7 +157,7 @@ impl State {
             Ok(()) => ample,
             // Nearly full: take just what is needed.
             Err(_) => {
-                let exact = align(end, 4096);
+                let exact = align(end, PAGE);
                 file.allocate(self.allocated, exact)?;
                 exact
             }
@@ -185,6 +205,7 @@ impl Log {
                 tail: RECORDS_AT,
                 allocated: 0,
                 durable_end: RECORDS_AT,
+                written_back: RECORDS_AT,
                 applied_end: RECORDS_AT,
                 slots: VecDeque::new(),
                 first: 0,
@@ -327,6 +348,11 @@ impl Log {
         while state.first <= number {
             state.check()?;
             self.moved.wait(&mut state);
+        }
+        let early = state.to_write_back();
+        drop(state);
+        if let Some((layer, range)) = early {
+            layer.file().begin_write_back(range.start, range.end);
         }
         Ok(())
     }
@@ -497,6 +523,7 @@ impl Log {
                 state.layer = Arc::clone(&next.layer);
                 state.tail = RECORDS_AT;
                 state.durable_end = RECORDS_AT;
+                state.written_back = RECORDS_AT;
                 state.applied_end = RECORDS_AT;
                 state.allocated = 0;
             }
