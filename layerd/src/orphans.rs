@@ -78,12 +78,12 @@ impl Store {
             } else {
                 let keys: Vec<String> = orphans.iter().map(|orphan| orphan.key.clone()).collect();
                 condemned.extend(self.catalog().condemn(&keys, UPLOAD_MAX)?);
-                objects.delete(condemned.iter().cloned())?;
             }
-            let deleted = orphans
-                .iter()
-                .filter(|orphan| condemned.contains(&orphan.key));
-            freed += deleted.map(|orphan| orphan.bytes).sum::<u64>();
+            let doomed = || orphans.iter().filter(|it| condemned.contains(&it.key));
+            if !dry_run {
+                objects.delete(doomed().map(|orphan| orphan.key.clone()))?;
+            }
+            freed += doomed().map(|orphan| orphan.bytes).sum::<u64>();
         }
         Ok(freed)
     }
