@@ -13,5 +13,12 @@ pub fn begin(file: &File, begin: u64, end: u64) {
         return;
     };
     // SAFETY: a system call on an open descriptor; no memory is handed over.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            offset,
+            length,
+            libc::SYNC_FILE_RANGE_WRITE,
+        )
+    };
 }
