@@ -4,8 +4,8 @@
 //! bits, of which the catalog holds the SHA-256 and nothing else. Hashes are compared in constant time.
 //!
 //! The catalog's tokens are read anew at most every `FRESH`, so a revoked token is refused within
-//! that time; a token that is not known yet is looked for at once, but not more often than every
-//! `RETRY`, whatever clients send. While the catalog can't be read, what was read last is believed for
+//! that time; a token that is not known yet is looked for, but not more often than every `RETRY`,
+//! whatever clients send: a call with one may wait for so long. While the catalog can't be read, what was read last is believed for
 //! `STALE_MAX`: a short failure of the catalog stops nobody, and a long one does not make revoking
 //! impossible.
 
@@ -187,6 +187,13 @@ impl TokenGate {
         let text = token.ok_or_else(refused)?;
         let id = id_in(text).ok_or_else(refused)?;
         let is_known = self.known.lock().tokens.contains_key(&id);
+        if !is_known {
+            // It may have been made since: who shows it waits for a moment, and is not refused.
+            let age = self.known.lock().age();
+            if let Some(left) = age.and_then(|age| RETRY.checked_sub(age)) {
+                tokio::time::sleep(left).await;
+            }
+        }
         self.read_again(if is_known { FRESH } else { RETRY })
             .await?;
         self.known.lock().caller(id, text).ok_or_else(refused)

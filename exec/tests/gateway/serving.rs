@@ -76,8 +76,10 @@ async fn readers_read_and_the_writer_writes() {
     })
     .await;
     // A write in a reader's clothes: the reader's binder has the last word.
-    client.ok("CREATE SEQUENCE numbers").await;
-    let next = client.ok("SELECT nextval('numbers')").await;
+    let made = client.ok("CREATE SEQUENCE numbers").await;
+    let mut asked = request("SELECT nextval('numbers')");
+    asked.min_lsn = made.answer.lsn;
+    let next = client.answered(asked).await.unwrap();
     assert_eq!(next.cell(), "1");
     assert!(
         next.summary.worker.starts_with("writer"),

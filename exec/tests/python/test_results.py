@@ -62,10 +62,10 @@ def test_small_results_come_inside_the_answer_when_asked_for(client: Client) -> 
 
 
 def test_inline_rows_are_not_repeated(client: Client) -> None:
-    answer = client.execute("SELECT i FROM range(500000) r(i)", options={"inline_bytes": 100_000})
+    answer = client.execute("SELECT i FROM range(2000000) r(i)", options={"inline_bytes": 3_000_000})
     assert answer.inline
-    assert sum(len(r.batch) for r in answer.inline) <= 100_000
-    assert client.read(answer).table.num_rows == 500_000
+    assert sum(len(r.batch) for r in answer.inline) <= 3_000_000
+    assert client.read(answer).table.num_rows == 2_000_000
 
 
 def test_streams_may_be_read_one_after_the_other_backwards(client: Client) -> None:
