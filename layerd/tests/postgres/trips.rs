@@ -10,11 +10,14 @@ use super::*;
 
 const DELAY: Duration = Duration::from_millis(40);
 
-/// How many round trips it took.
-fn trips<T>(call: impl Fn() -> T) -> u128 {
-    let begun = Instant::now();
-    call();
-    begun.elapsed().as_micros() / (2 * DELAY.as_micros())
+/// How many round trips it takes: the fewest of some calls, since a busy machine only adds time.
+fn trips<T>(mut call: impl FnMut() -> T) -> u128 {
+    let once = |_| {
+        let begun = Instant::now();
+        call();
+        begun.elapsed().as_micros() / (2 * DELAY.as_micros())
+    };
+    (0..4).map(once).min().unwrap()
 }
 
 #[test]
@@ -34,15 +37,19 @@ fn calls_cross_the_network_as_often_as_they_must() {
         tail: 5,
         commits: None,
     };
-    for lsn in 1..=3 {
-        let publish = || far.publish(id, epoch, &written.head(lsn), Some(&segment(lsn)));
-        assert_eq!(trips(|| publish().unwrap()), 2, "publish");
-    }
-    assert_eq!(trips(|| written.publish(&far, 4).unwrap()), 2);
+    let mut lsns = 1..;
+    let with_segment = || {
+        let lsn = lsns.next().unwrap();
+        far.publish(id, epoch, &written.head(lsn), Some(&segment(lsn)))
+            .unwrap()
+    };
+    assert_eq!(trips(with_segment), 2);
+    let last = lsns.next().unwrap();
+    assert_eq!(trips(|| written.publish(&far, last).unwrap()), 2);
     assert_eq!(trips(|| far.database_by_id(id).unwrap()), 1);
     assert_eq!(trips(|| far.layers(id).unwrap()), 1);
     assert_eq!(trips(|| far.inventory().unwrap()), 1);
-    let point = written.head(4).point;
+    let point = written.head(last).point;
     assert_eq!(trips(|| far.chain(id, point).unwrap()), 2);
     let pin = || far.pin_chain(id, point, 7, &holder("x"), Duration::from_secs(60));
     assert_eq!(trips(|| pin().unwrap()), 3);
