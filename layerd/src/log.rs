@@ -136,7 +136,7 @@ impl State {
 
     /// What the disk should begin to write now, if that is enough to be worth a call: whole pages,
     /// which no later record touches.
-    fn to_write_back(&mut self) -> Option<(Arc<Layer>, Range<u64>)> {
+    fn take_write_back(&mut self) -> Option<(Arc<Layer>, Range<u64>)> {
         let begin = self.written_back.max(self.durable_end) & !(PAGE - 1);
         let end = self.applied_end & !(PAGE - 1);
         if end < begin + WRITE_BACK {
@@ -349,7 +349,7 @@ impl Log {
             state.check()?;
             self.moved.wait(&mut state);
         }
-        let early = state.to_write_back();
+        let early = state.take_write_back();
         drop(state);
         if let Some((layer, range)) = early {
             layer.file().begin_write_back(range.start, range.end);
