@@ -2,7 +2,7 @@
 //!
 //! Everything is refused that is not admitted here. The two askers differ in what they can say and in
 //! what they can't miss. [`admit`] judges the text of a client, and says in plain words what it does
-//! not like. [`admits_bound`] works below: functions that it does not admit are taken out of the catalog
+//! not like. `admits_bound` works below: functions that it does not admit are taken out of the catalog
 //! of a locked-down instance, and plans with operators that it does not admit are refused, so that a
 //! view, macro or default that is stored in a database brings in no more than a client's own text may.
 //!
