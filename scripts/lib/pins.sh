@@ -9,7 +9,7 @@ DUCKDB_VERSIONS=(2.0.0 1.5.5 1.4.5)
 # This environment also gets the TPC-H generator (the extension is built for exactly this DuckDB).
 TPCH_DUCKDB_VERSION=1.5.5
 TPCH_EXTENSION_VERSION=1.5.5
-# DuckDB's own protocol, which scripts/bench/exec compares with.
+# DuckDB's own protocol, which scripts/bench/exec compares with, and the extension that it needs.
 QUACK_EXTENSION_VERSION=1.5.5
 
 # This environment also gets pytest, and runs fuse-tests.

@@ -41,6 +41,7 @@ packages_of() {
     if [[ $1 == "$TPCH_DUCKDB_VERSION" ]]; then
         echo "duckdb-extension-tpch==$TPCH_EXTENSION_VERSION"
         echo "duckdb-extension-quack==$QUACK_EXTENSION_VERSION"
+        echo "duckdb-extension-httpfs==$QUACK_EXTENSION_VERSION"
     fi
     if [[ $1 == "$PYTEST_DUCKDB_VERSION" ]]; then
         echo "pytest==$PYTEST_VERSION"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ class Bench:
         self.place = place
         self.settings = settings
         self.report = report
-        self.token = secrets.token_hex(24)
+        self.token = ""
         self.tpch = Tpch(settings.scale_factor)
         self.database = "bench"
 
@@ -68,6 +67,12 @@ class Bench:
         """TPC-H in the store, and beside it as a plain file."""
         self.tpch.prepare(self.place)
         self.place.fs("import", str(self.tpch.path), self.database)
+        # A token of the catalog: gateway and worker both take it.
+        command = [os.environ["OPENDUCK"], "--home", str(self.place.home), "token", "create"]
+        created = subprocess.run(
+            [*command, "--database", self.database, "--json"], capture_output=True, text=True, check=True
+        )
+        self.token = json.loads(created.stdout)["token"]
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Backend]:

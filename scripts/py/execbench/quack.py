@@ -15,11 +15,14 @@ import duckdb
 
 
 def connect(file: str = ":memory:") -> duckdb.DuckDBPyConnection:
+    import duckdb_extension_httpfs
     import duckdb_extension_quack
 
-    [extension] = Path(duckdb_extension_quack.__file__).parent.glob("extensions/*/quack.duckdb_extension")
     connection = duckdb.connect(file, config={"allow_unsigned_extensions": "true"})
-    connection.execute(f"LOAD '{extension}'")
+    # Quack's client speaks HTTP by httpfs.
+    for package in (duckdb_extension_httpfs, duckdb_extension_quack):
+        [extension] = Path(package.__file__).parent.glob("extensions/*/*.duckdb_extension")
+        connection.execute(f"LOAD '{extension}'")
     return connection
 
 
