@@ -54,7 +54,9 @@ class Result:
 
 def messages(schema: bytes, responses: Sequence[Any]) -> bytes:
     """The Arrow IPC stream that the protocol promises: schema, batches in any order, the end."""
-    return b"".join([schema, *(r.batch for r in responses if r.WhichOneof("content") == "batch"), END_OF_STREAM])
+    return b"".join(
+        [schema, *(r.batch for r in responses if r.WhichOneof("content") == "batch"), END_OF_STREAM]
+    )
 
 
 def in_order(responses: Sequence[Any]) -> list[Any]:
@@ -171,7 +173,9 @@ class Client:
         """Runs a statement over an input that is sent in chunks, one batch each."""
         batches = list(chunks)
         schema = batches[0].schema
-        first = self.pb.Input(name=name, schema=schema.serialize().to_pybytes(), batch=ipc_batches(batches[:1]))
+        first = self.pb.Input(
+            name=name, schema=schema.serialize().to_pybytes(), batch=ipc_batches(batches[:1])
+        )
         first.last = len(batches) == 1
         answer = self.execute(sql, inputs=[first], **fields)
         for number, batch in enumerate(batches[1:], 1):

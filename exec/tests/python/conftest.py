@@ -1,6 +1,7 @@
 """A served database for the tests, and a client for it.
 
-OPENDUCK and OPENDUCK_FS are the paths of the two binaries. Whatever happens, no process, mount or file is left.
+OPENDUCK and OPENDUCK_FS are the paths of the two binaries. Whatever happens, no process,
+mount or file is left.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ class Served:
 
     def command(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Runs an `openduck` command against it; returns what it printed."""
-        environment = {**os.environ, "OPENDUCK_ENDPOINT": f"http://{self.address}", "OPENDUCK_TOKEN": self.token}
+        environment = {
+            **os.environ,
+            "OPENDUCK_ENDPOINT": f"http://{self.address}",
+            "OPENDUCK_TOKEN": self.token,
+        }
         done = subprocess.run(
             [os.environ["OPENDUCK"], "--home", str(self.place.home), *arguments],
             input=stdin or "",

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from client import Client, END_OF_STREAM, messages
+from client import END_OF_STREAM, Client, messages
 
 
 def test_rows_come_back(client: Client) -> None:
@@ -154,4 +154,7 @@ def test_the_schema_and_the_end_alone_are_a_stream(client: Client) -> None:
 def test_dates_and_zones_work_on_the_worker(client: Client) -> None:
     assert client.query("SELECT current_date IS NOT NULL AND now() + INTERVAL 1 DAY > now()").value() is True
     zoned = "SELECT (TIMESTAMPTZ '2026-07-01 12:00:00+00')::VARCHAR"
-    assert client.query(zoned, options={"settings": {"TimeZone": "Europe/Berlin"}}).value() == "2026-07-01 14:00:00+02"
+    assert (
+        client.query(zoned, options={"settings": {"TimeZone": "Europe/Berlin"}}).value()
+        == "2026-07-01 14:00:00+02"
+    )

@@ -122,7 +122,15 @@ def test_no_path_is_ever_shown(client: Client, served: Served, sql: str) -> None
         text = str(client.query(sql).table.to_pylist())
     except grpc.RpcError as refused:
         text = str(refused.details())
-    for part in (str(served.place.home), str(served.place.directory), "/mnt", "mydb.duckdb", ".snapshots", "/root", "/tmp"):
+    for part in (
+        str(served.place.home),
+        str(served.place.directory),
+        "/mnt",
+        "mydb.duckdb",
+        ".snapshots",
+        "/root",
+        "/tmp",
+    ):
         assert part not in text, text[:500]
 
 
@@ -130,7 +138,12 @@ def test_a_read_only_token_only_reads(client: Client, served: Served) -> None:
     created = json.loads(served.command("token", "create", "--database", "mydb", "--read-only", "--json"))
     reader = served.client(token=created["token"])
     assert reader.query("SELECT 1 + 1").value() == 2
-    for sql in ("INSERT INTO kept VALUES (1)", "DROP TABLE kept", "CREATE TABLE mine (i INTEGER)", "DELETE FROM kept"):
+    for sql in (
+        "INSERT INTO kept VALUES (1)",
+        "DROP TABLE kept",
+        "CREATE TABLE mine (i INTEGER)",
+        "DELETE FROM kept",
+    ):
         with pytest.raises(grpc.RpcError) as refused:
             reader.query(sql)
         assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED

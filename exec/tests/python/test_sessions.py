@@ -81,7 +81,10 @@ def test_calls_of_one_session_are_ordered(client: Client) -> None:
     order: list[str] = []
 
     def slow() -> None:
-        client.query("INSERT INTO ordered SELECT count(*) FROM range(3000000) a WHERE hash(range) % 3 = 0", session_id=session)
+        client.query(
+            "INSERT INTO ordered SELECT count(*) FROM range(3000000) a WHERE hash(range) % 3 = 0",
+            session_id=session,
+        )
         order.append("slow")
 
     worker = threading.Thread(target=slow)

@@ -11,7 +11,9 @@ from client import Client, ipc_batches
 
 def batch(begin: int, count: int) -> pa.RecordBatch:
     numbers = list(range(begin, begin + count))
-    return pa.RecordBatch.from_pydict({"i": pa.array(numbers, pa.int64()), "s": [f"row {n}" for n in numbers]})
+    return pa.RecordBatch.from_pydict(
+        {"i": pa.array(numbers, pa.int64()), "s": [f"row {n}" for n in numbers]}
+    )
 
 
 def one(client: Client, name: str, rows: pa.RecordBatch, **fields: object) -> object:
@@ -38,12 +40,16 @@ def test_many_chunks_become_a_table(client: Client) -> None:
     chunks = [batch(number * 50_000, 50_000) for number in range(20)]
     result = client.upload("INSERT INTO sent FROM up", "up", chunks)
     assert result.value() == 1_000_000
-    assert client.query("SELECT count(DISTINCT i), sum(i)::BIGINT FROM sent").rows() == [(1_000_000, 499999500000)]
+    assert client.query("SELECT count(DISTINCT i), sum(i)::BIGINT FROM sent").rows() == [
+        (1_000_000, 499999500000)
+    ]
 
 
 def test_a_repeated_chunk_does_nothing_and_a_gap_is_refused(client: Client) -> None:
     client.query("CREATE OR REPLACE TABLE sent2 (i BIGINT, s VARCHAR)")
-    first = client.pb.Input(name="up", schema=batch(0, 1).schema.serialize().to_pybytes(), batch=ipc_batches([batch(0, 10)]))
+    first = client.pb.Input(
+        name="up", schema=batch(0, 1).schema.serialize().to_pybytes(), batch=ipc_batches([batch(0, 10)])
+    )
     query_id = client.execute("INSERT INTO sent2 FROM up", inputs=[first]).query_id
     second = client.pb.Input(name="up", chunk_seq=1, batch=ipc_batches([batch(10, 10)]))
     for _ in range(3):

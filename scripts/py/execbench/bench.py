@@ -13,7 +13,7 @@ from typing import Any
 from fsbench.report import Report
 from fsbench.tpch import Tpch
 from harness.workplace import Workplace
-from servers.processes import LOOPBACK, end, free_port, start_server, wait_for_server
+from servers.processes import LOOPBACK, children_of, end, free_port, start_server, wait_for_server
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Bench:
 def peak_memory(pid: int) -> int:
     """The most memory that a process ever had, in bytes, with that of its children now running."""
     total = 0
-    for each in [pid, *children(pid)]:
+    for each in [pid, *descendants(pid)]:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{each}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
@@ -121,10 +121,6 @@ def peak_memory(pid: int) -> int:
     return total
 
 
-def children(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All processes below one."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *children(int(child))]
-    return found
+    return [each for child in children_of(pid) for each in (child, *descendants(child))]

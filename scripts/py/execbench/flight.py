@@ -1,4 +1,5 @@
-"""pyarrow's own Flight server and client over the same DuckDB file, each a process: the baseline for draining.
+"""pyarrow's own Flight server and client over the same DuckDB file, each a process: what draining is
+compared with.
 
 `python flight.py serve FILE PORT`, `python flight.py drain PORT SQL`.
 """

@@ -40,7 +40,13 @@ def measure_small(bench: Bench) -> None:
         theirs = other.ask("small", count, SQL)["seconds"]
     mine = statistics.median([second for each in ours for second in each]) * 1e3
     bench.report.add(
-        Row("p50 above DuckDB in process", mine - inside, "ms", bar=0.5, note=f"{mine:.3f} ms; in process {inside:.3f}")
+        Row(
+            "p50 above DuckDB in process",
+            mine - inside,
+            "ms",
+            bar=0.5,
+            note=f"{mine:.3f} ms; in process {inside:.3f}",
+        )
     )
     quacks = statistics.median(theirs) * 1e3
     bench.report.add(Row("p50 over Quack's", mine / quacks, "x", bar=1.0, note=f"Quack {quacks:.3f} ms"))
@@ -69,7 +75,14 @@ def measure_inserts(bench: Bench) -> None:
             ours = bench.client(served, "repeat", insert, "--clients", clients, "--seconds", seconds)["per_s"]
             note = f"{ours:,.0f} a second; Quack {theirs:,.0f}"
             bench.report.add(
-                Row(f"{clients} client(s), over Quack's", ours / theirs, "x", bar=1.0, note=note, is_floor=True)
+                Row(
+                    f"{clients} client(s), over Quack's",
+                    ours / theirs,
+                    "x",
+                    bar=1.0,
+                    note=note,
+                    is_floor=True,
+                )
             )
 
 

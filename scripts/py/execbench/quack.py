@@ -1,6 +1,7 @@
 """Quack, DuckDB's own protocol, by the extension on PyPI: its server and its client, each a process.
 
-`python quack.py serve FILE PORT`, `python quack.py small PORT COUNT SQL`, `python quack.py repeat PORT CLIENTS SECONDS SQL`.
+`python quack.py serve FILE PORT`, `python quack.py small PORT COUNT SQL`,
+`python quack.py repeat PORT CLIENTS SECONDS SQL`.
 The environment variable QUACK_TOKEN holds the token.
 """
 
@@ -71,7 +72,9 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "serve":
         server = connect(rest[0])
-        server.execute(f"CALL quack_serve('quack:localhost:{rest[1]}', token = '{os.environ['QUACK_TOKEN']}')")
+        server.execute(
+            f"CALL quack_serve('quack:localhost:{rest[1]}', token = '{os.environ['QUACK_TOKEN']}')"
+        )
         print("ready", flush=True)
         threading.Event().wait()
     elif what == "small":

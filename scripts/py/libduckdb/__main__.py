@@ -4,6 +4,7 @@ that source, and has linked in what the worker's SQL uses."""
 import ctypes
 import pathlib
 import sys
+from collections.abc import Iterator
 
 LINKED_IN = {"core_functions", "icu", "json", "parquet"}
 
@@ -17,7 +18,7 @@ class Result(ctypes.Structure):
 class Library:
     """An in-memory database of one libduckdb.so, by its C interface."""
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path) -> None:
         self.api = ctypes.CDLL(str(path))
         self.api.duckdb_value_varchar.restype = ctypes.c_void_p
         self.api.duckdb_value_varchar.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]
@@ -28,7 +29,7 @@ class Library:
         if self.api.duckdb_connect(database, ctypes.byref(self.connection)):
             raise OSError("it makes no connection")
 
-    def value(self, sql):
+    def value(self, sql: str) -> str:
         """The first value that a query gives, as text."""
         result = Result()
         if self.api.duckdb_query(self.connection, sql.encode(), ctypes.byref(result)):
@@ -36,7 +37,7 @@ class Library:
         return ctypes.string_at(self.api.duckdb_value_varchar(ctypes.byref(result), 0, 0)).decode()
 
 
-def what_lacks(directory, source_id):
+def what_lacks(directory: str, source_id: str) -> Iterator[str]:
     """Yields a sentence for each thing that is not as it must be."""
     lib = pathlib.Path(directory) / "lib"
     for part in (lib / "libduckdb_static.a", pathlib.Path(directory) / "include" / "duckdb.hpp"):
@@ -54,7 +55,7 @@ def what_lacks(directory, source_id):
         yield str(error)
 
 
-def main():
+def main() -> None:
     """Prints what lacks."""
     problems = list(what_lacks(*sys.argv[1:3]))
     for problem in problems:

@@ -3,12 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from fsbench.machine import describe
 from fsbench.report import Report
+from fsbench.running import add_common_flags, run
 from harness.duck import DuckFailed, pythons
-from harness.workplace import CommandFailed, Workplace
+from harness.workplace import Workplace
 from remotebench import memory, reading, stored, visible, writing
 from remotebench.bench import Bench, NothingMeasured, Settings
 from servers.processes import ServerFailed
@@ -27,29 +26,15 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
 def main() -> int:
     arguments = parse()
     settings = settings_of(arguments)
-    report = Report()
-    machine = describe()
-    print(f"DuckDB {settings.version}, {settings.rounds} rounds; {machine}")
-    print("  bar  what                                      median or ratio       min..max")
-    try:
-        with Workplace("bench") as place, Bench(place, settings, report) as bench:
+
+    def measure(place: Workplace, report: Report) -> None:
+        with Bench(place, settings, report) as bench:
             for name in arguments.only or MEASUREMENTS:
                 MEASUREMENTS[name](bench)
-    except KeyboardInterrupt:
-        print("\nstopped; everything was cleaned up", file=sys.stderr)
-        return 130
-    except (CommandFailed, DuckFailed, NothingMeasured, ServerFailed) as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if arguments.json and report.rows:
-            report.write(arguments.json, {"settings": vars(settings), "machine": machine})
-    missed = report.missed()
-    judged = sum(row.bar is not None for row in report.rows)
-    print(f"\n{judged - len(missed)} of {judged} bars kept")
-    for row in missed:
-        print(f"  missed: {row.what}")
-    return 0
+
+    title = f"DuckDB {settings.version}, {settings.rounds} rounds"
+    failures = (DuckFailed, NothingMeasured, ServerFailed)
+    return run(title, settings, arguments.json, failures, measure)
 
 
 def parse() -> argparse.Namespace:
@@ -57,21 +42,15 @@ def parse() -> argparse.Namespace:
         prog="scripts/bench/remote",
         description="Measures databases in an object store over a line with a length and a width.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and less of everything: minutes")
-    parser.add_argument(
-        "--only", nargs="+", choices=MEASUREMENTS, metavar="PART", help=" ".join(MEASUREMENTS)
-    )
+    add_common_flags(parser, MEASUREMENTS)
     versions = list(pythons())
     parser.add_argument("--duckdb", choices=versions, default=versions[0], help="the DuckDB that is used")
-    parser.add_argument("--rounds", type=int, help="rounds of each comparison")
-    parser.add_argument("--sf", type=float, default=1.0, help="TPC-H's scale factor")
     parser.add_argument("--wide-gb", type=float, help="size of the database that is read from afar")
     parser.add_argument(
         "--put-ms", type=float, default=20.0, help="round trip to the store for remote commits"
     )
     parser.add_argument("--scan-ms", type=float, default=50.0, help="round trip to the store for scans")
     parser.add_argument("--gbit", type=float, default=1.0, help="the line's width for scans, in Gbit/s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     return parser.parse_args()
 
 

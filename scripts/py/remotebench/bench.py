@@ -1,7 +1,8 @@
 """What every measurement gets: hosts, the line to the store, the settings, the report.
 
 A host is a workplace of its own, with its own home and its own proxy to the objects. The catalog is
-reached without one, as on a local network. The highest memory use of every mounting process is kept, since the last row is about it.
+reached without one, as on a local network. The highest memory use of every mounting process is kept, since
+the last row is about it.
 """
 
 import itertools

@@ -93,7 +93,9 @@ def end(process: subprocess.Popen[bytes], number: int, timeout_s: float) -> None
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process started and that still run."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+    """The processes that a process, by whichever of its threads, started and that still run."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in children.read_text().split()]
+    return found
