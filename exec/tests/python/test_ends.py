@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
 
 from client import Client
 from conftest import Served
+from servers.processes import children_of
 
 LONG = "SELECT count(*) FROM range(200000) a, range(200000) b WHERE hash(a.range, b.range) = 1"
 
@@ -140,39 +143,37 @@ def test_tokens_are_asked_for(served: Served, client: Client) -> None:
 
 def test_the_token_is_not_in_the_process_title(served: Served) -> None:
     assert served.process is not None
-    from pathlib import Path
-
-    from servers.processes import children_of
-
     for pid in [served.process.pid, *children_of(served.process.pid)]:
         for file in ("cmdline", "environ"):
             assert served.token.encode() not in Path(f"/proc/{pid}/{file}").read_bytes()
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(serve: object) -> None:
-    served = serve("killed")
+RACES = "a worker may attach to a mount that its killed server's worker is about to end, and find it gone"
+
+
+@pytest.mark.parametrize(
+    "is_at_once", [False, pytest.param(True, marks=pytest.mark.xfail(reason=RACES, strict=False))]
+)
+def test_what_was_acknowledged_is_there_after_a_kill(serve: Callable[..., Served], is_at_once: bool) -> None:
+    served = serve(f"killed{is_at_once:d}")
     client = served.client()
     client.query("CREATE TABLE t (i INTEGER)")
     acknowledged = -1
     for number in range(50):
         client.query(f"INSERT INTO t VALUES ({number})")
         acknowledged = number
+    assert served.process is not None
+    workers = children_of(served.process.pid)
     served.kill()
     with pytest.raises(grpc.RpcError) as gone:
         client.query("SELECT 1", timeout=10)
     assert gone.value.code() == grpc.StatusCode.UNAVAILABLE
     client.close()
+    deadline = time.monotonic() + 20
+    while not is_at_once and any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlives its server"
+        time.sleep(0.05)
     served.start()
     client = served.client()
-    # What the killed one had started may still be ending: UNAVAILABLE says to repeat it.
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            found = client.query("SELECT max(i), count(*) FROM t")
-            break
-        except grpc.RpcError as ending:
-            assert ending.code() == grpc.StatusCode.UNAVAILABLE
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    assert found.rows() == [(acknowledged, acknowledged + 1)]
+    assert client.query("SELECT max(i), count(*) FROM t").rows() == [(acknowledged, acknowledged + 1)]
     client.close()
