@@ -210,6 +210,8 @@ def test_mount_in_a_pipeline_returns(home: Home) -> None:
 def test_foreground_serves_until_it_is_told_to_end(home: Home, closers: list[Callable[[], None]]) -> None:
     """`--foreground` is live when the file can be seen, ends on SIGINT, and releases everything."""
     directory = home.new_mount_dir()
+    other = home.mount("other")
+    held = os.open(other.dir, os.O_RDONLY)
     process = subprocess.Popen(
         home.argv("mount", "mydb", directory, "--foreground"),
         stdin=subprocess.DEVNULL,
@@ -217,13 +219,17 @@ def test_foreground_serves_until_it_is_told_to_end(home: Home, closers: list[Cal
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        pass_fds=[held],
     )
+    os.close(held)
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.append(process.communicate()[0]), daemon=True)
     reader.start()
     closers.append(process.kill)
     wait_until("the foreground mount", lambda: os.path.isdir(directory / ".openduck"))
     (directory / "mydb.duckdb").write_bytes(b"x" * 5000)
+    # What its caller had open at that moment holds up nobody.
+    home.run("umount", other.dir)
     process.send_signal(signal.SIGINT)
     reader.join(30)
     assert process.returncode == 0

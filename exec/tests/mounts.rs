@@ -44,6 +44,27 @@ fn at(directory: &Path, name: &str, role: Role) -> Config {
     }
 }
 
+/// Takes away what a test that failed has left mounted below its directory; the servers end with it.
+struct Mounts(PathBuf);
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for point in table.lines().filter_map(|row| row.split(' ').nth(1)) {
+            if Path::new(point).starts_with(&self.0) {
+                let _gone = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
+/// A directory, and what takes away the mounts in it.
+fn place() -> (TempDir, Mounts) {
+    let directory = tempfile::tempdir().unwrap();
+    let mounts = Mounts(directory.path().to_owned());
+    (directory, mounts)
+}
+
 fn openduck_fs(directory: &Path, arguments: &[&str]) {
     let mut command = Command::new(program());
     command
@@ -63,7 +84,7 @@ fn after(lsn: u64, sql: &str) -> ExecuteQueryRequest {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writes_have_lsns_and_snapshots_can_be_read() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, _mounts) = place();
     let host = Host::of(at(directory.path(), "writer", Role::Writer), directory).await;
     let client = host.client().await;
     let made = client.sql("CREATE TABLE t AS SELECT 1 AS a").await.unwrap();
@@ -130,8 +151,29 @@ async fn writes_have_lsns_and_snapshots_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_next_worker_waits_until_the_one_before_has_taken_its_mount_away() {
+    let (directory, _mounts) = place();
+    let path = directory.path().to_owned();
+    let first = Host::of(at(&path, "first", Role::Writer), directory).await;
+    let client = first.client().await;
+    client.sql("CREATE TABLE t AS SELECT 7 AS a").await.unwrap();
+    let next = at(&path, "next", Role::Writer);
+    let next = tokio::spawn(Host::of(next, tempfile::tempdir().unwrap()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!next.is_finished(), "two workers of one mount point");
+    let directory = first.close().await;
+    let next = next.await.unwrap();
+    let read = next.client().await.sql("FROM t").await.unwrap();
+    assert_eq!(read.value(), "7");
+    next.close().await;
+    let left: Vec<_> = std::fs::read_dir(path.join("mnt")).unwrap().collect();
+    assert!(left.is_empty(), "beneath the mount: {left:?}");
+    drop(directory);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reader_moves_and_never_under_a_statement() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, _mounts) = place();
     let writer = Host::of(at(directory.path(), "writer", Role::Writer), directory).await;
     let write = writer.client().await;
     let lsn = write
@@ -200,7 +242,7 @@ async fn a_reader_moves_and_never_under_a_statement() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_that_a_reader_replays_stays_short() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, _mounts) = place();
     let mut config = at(directory.path(), "writer", Role::Writer);
     config.limits = Limits {
         checkpoint_commits: 50,

@@ -62,16 +62,23 @@ pub(crate) fn log_path(home: &Path, target: &Target, pid: u32) -> PathBuf {
         .join(format!("mount-{}-{pid}.log", target.database()))
 }
 
-/// Lets go of the session, the directory and every descriptor that the caller handed down, but for
-/// the three that it chose for us.
-fn leave_caller() -> Result<()> {
-    // SAFETY: this is the beginning of a process that was started to be the server: it has one
-    // thread and has opened nothing yet, so no value here owns any of these descriptors.
+/// Closes every descriptor that the caller handed down, but for the three that it chose for us: a file
+/// that it has open in some other mount would keep that one from being ended as long as ours is there.
+/// To be called at the beginning of a process, before it opens anything.
+pub(crate) fn close_inherited() -> Result<()> {
+    // SAFETY: this is the beginning of a process that is going to be the server: it has one thread
+    // and has opened nothing yet, so no value here owns any of these descriptors.
     let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     if closed != 0 {
         return Err(io::Error::last_os_error())
             .context("cannot close the descriptors of the caller");
     }
+    Ok(())
+}
+
+/// Lets go of the session, the directory and the descriptors of the caller.
+fn leave_caller() -> Result<()> {
+    close_inherited()?;
     rustix::process::setsid().context("cannot begin a session")?;
     std::env::set_current_dir("/").context("cannot change to /")
 }

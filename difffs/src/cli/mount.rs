@@ -114,6 +114,9 @@ impl Mount {
         if self.serve_in_background {
             return daemon::run(context, &job);
         }
+        if self.foreground {
+            daemon::close_inherited()?;
+        }
         job.dir = make_ready(&job.dir)?;
         if self.foreground {
             return serve::attached(context, &job);

@@ -15,8 +15,9 @@ pub enum Role {
 /// Where the database lies.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// A mount at this directory. Where nothing is mounted there yet, the worker mounts the database
-    /// itself (a reader: `--follow`), and takes the mount away when it ends.
+    /// A mount at this directory, which is the worker's own: it mounts the database there (a reader:
+    /// `--follow`) and takes the mount away when it ends. A mount that a worker left there that was killed
+    /// is taken over.
     Mount {
         /// The mount point; made if it is not there.
         directory: PathBuf,

@@ -65,6 +65,9 @@ struct Living {
     memory_bytes: u64,
     threads: usize,
     instances: Mutex<HashMap<u64, Entry>>,
+    /// Held while instances are given their parts: who closes one meanwhile waits, so that it is closed
+    /// when it is not listed any more.
+    sharing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -122,11 +125,13 @@ impl Drop for Held {
 impl Living {
     /// Takes an instance out that nobody holds any more.
     fn closing(&self, number: u64) -> Option<Instance> {
+        let _sharing = self.sharing.lock();
         self.instances.lock().get_mut(&number)?.instance.take()
     }
 
     /// Gives each instance its part, `coming` more of them expected. Returns the part.
     fn share_out(&self, coming: usize) -> (u64, usize) {
+        let _sharing = self.sharing.lock();
         let instances: Vec<Instance> = {
             let instances = self.instances.lock();
             instances
@@ -161,6 +166,7 @@ impl Instances {
             memory_bytes: config.limits.memory_bytes,
             threads: config.limits.threads,
             instances: Mutex::default(),
+            sharing: Mutex::default(),
         });
         let instances = Instances {
             mount,
@@ -419,8 +425,10 @@ impl Instances {
 
     /// The directories that no message may show.
     pub fn hidden(&self) -> Vec<String> {
+        let root = self.mount.root_path();
         [self.mount.directory(), &self.config.scratch]
-            .iter()
+            .into_iter()
+            .chain(root.as_deref())
             .map(|path| path.to_string_lossy().into_owned())
             .collect()
     }

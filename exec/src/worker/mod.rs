@@ -30,6 +30,7 @@ use crate::wire::status::refused;
 
 mod budget;
 mod call;
+mod claim;
 mod config;
 mod endpoint;
 mod input;

@@ -1,19 +1,29 @@
-//! The directory that the database lies in: a mount that is there already, one that the worker makes,
-//! or a plain directory.
+//! The directory that the database lies in: a mount of the worker's own, or a plain directory.
 //!
-//! The mount is a process of its own and outlives the worker's sudden death: the next worker finds it
-//! and goes on with it at once. A worker that made a mount and ends in good order takes it away.
+//! The mount is a process of its own and outlives the worker's sudden death: the next worker of that
+//! mount point finds it and goes on with it at once. A worker that ends in good order takes it away, and
+//! the next one waits for that (`claim`).
+//!
+//! The live database is opened through a descriptor of the mount's root, never by the mount point's path:
+//! were the mount gone in between, DuckDB would make a new, empty database in the directory beneath.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Deserialize;
 
+use super::claim::Claim;
 use super::config::{Place, Role};
+
+/// How long the worker before may take to end.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(25);
 
 /// How long a mount may take to come up: another host's lease may have to run out first.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
@@ -79,12 +89,22 @@ pub struct Mount {
     directory: PathBuf,
     /// The program and its first arguments; `None` for a plain directory.
     program: Option<(PathBuf, Vec<String>)>,
-    /// The mount that this worker made.
-    child: Mutex<Option<Child>>,
+    /// `None` in a plain directory, and once the mount was taken away.
+    own: Mutex<Option<Own>>,
+}
+
+/// A mount that this worker has.
+#[derive(Debug)]
+struct Own {
+    /// Its root; who reads by it holds no lock meanwhile.
+    root: Arc<OwnedFd>,
+    /// Its process, if this worker started it.
+    child: Option<Child>,
+    _claim: Claim,
 }
 
 impl Mount {
-    /// Finds the mount, or makes it. Blocks until it is live.
+    /// Makes the mount, or goes on with the one that a worker before left. Blocks until it is live.
     ///
     /// # Errors
     ///
@@ -95,13 +115,17 @@ impl Mount {
                 database: database.to_owned(),
                 directory: canonical(directory)?,
                 program: None,
-                child: Mutex::default(),
+                own: Mutex::default(),
             }),
             Place::Mount {
                 directory,
                 program,
                 arguments,
             } => {
+                let parent = directory.parent().unwrap_or(directory);
+                std::fs::create_dir_all(parent).map_err(|error| directory_error(parent, error))?;
+                let claim = Claim::of(directory, CLAIM_PATIENCE)
+                    .map_err(|error| directory_error(directory, error))?;
                 std::fs::create_dir_all(directory).or_else(|error| match error.kind() {
                     // A mount whose server is dead; `openduck-fs mount` takes it away.
                     io::ErrorKind::NotConnected | io::ErrorKind::AlreadyExists => Ok(()),
@@ -112,14 +136,25 @@ impl Mount {
                     database: database.to_owned(),
                     directory: directory.clone(),
                     program: Some((program, arguments.clone())),
-                    child: Mutex::default(),
+                    own: Mutex::default(),
                 };
-                match mount.status() {
-                    Some(status) => mount.check(&status, role)?,
-                    None => mount.make(role)?,
-                }
+                let (root, child) = match live_root(directory) {
+                    Some((root, status)) => {
+                        mount.check(&status, role)?;
+                        (root, None)
+                    }
+                    None => {
+                        let (root, child) = mount.make(role)?;
+                        (root, Some(child))
+                    }
+                };
                 Ok(Mount {
                     directory: canonical(directory)?,
+                    own: Mutex::new(Some(Own {
+                        root: Arc::new(root),
+                        child,
+                        _claim: claim,
+                    })),
                     ..mount
                 })
             }
@@ -138,7 +173,7 @@ impl Mount {
         Ok(())
     }
 
-    fn make(&self, role: Role) -> Result<(), MountError> {
+    fn make(&self, role: Role) -> Result<(OwnedFd, Child), MountError> {
         let mut arguments = vec!["mount", self.database.as_str()];
         if role == Role::Reader {
             arguments.push("--follow");
@@ -152,9 +187,8 @@ impl Mount {
         let mut child = command.spawn().map_err(|error| self.program_error(error))?;
         let deadline = Instant::now() + MOUNT_PATIENCE;
         loop {
-            if self.status().is_some() {
-                *self.child.lock() = Some(child);
-                return Ok(());
+            if let Some((root, _)) = live_root(&self.directory) {
+                return Ok((root, child));
             }
             let ended = child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
@@ -191,26 +225,28 @@ impl Mount {
         }
     }
 
-    /// Takes the mount away, if this worker made it. Everything that has files open in it must be closed.
+    /// Takes the mount away. Everything that has files open in it must be closed.
     ///
     /// # Errors
     ///
-    /// [`MountError`]; the mount is still there then.
+    /// [`MountError`]; the mount is still there then, for the next worker.
     pub fn close(&self) -> Result<(), MountError> {
-        let Some(mut child) = self.child.lock().take() else {
+        let Some(own) = self.own.lock().take() else {
             return Ok(());
         };
+        drop(own.root);
         let mut command = self.command(&["umount"]);
         let output = command.arg(&self.directory).stdin(Stdio::null()).output();
         let output = output.map_err(|error| self.program_error(error))?;
         if !output.status.success() {
-            *self.child.lock() = Some(child);
             return Err(MountError::Failed {
                 what: format!("umount {}", self.directory.display()),
                 said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             });
         }
-        let _ = child.wait();
+        if let Some(mut child) = own.child {
+            let _ = child.wait();
+        }
         Ok(())
     }
 
@@ -224,9 +260,22 @@ impl Mount {
         &self.directory
     }
 
-    /// The live database's file.
+    /// The live database's file, by a path that leads into this mount or nowhere.
     pub fn live_file(&self) -> PathBuf {
-        self.directory.join(self.file_name())
+        let directory = self.root_path();
+        directory
+            .as_deref()
+            .unwrap_or(&self.directory)
+            .join(self.file_name())
+    }
+
+    /// The mount's root as a path of this process; `None` in a plain directory, and once the mount is gone.
+    pub fn root_path(&self) -> Option<PathBuf> {
+        Some(format!("/proc/self/fd/{}", self.root()?.as_raw_fd()).into())
+    }
+
+    fn root(&self) -> Option<Arc<OwnedFd>> {
+        Some(Arc::clone(&self.own.lock().as_ref()?.root))
     }
 
     /// The database's file as it is in a state, by a reference's text.
@@ -239,11 +288,6 @@ impl Mount {
         format!("{}.duckdb", self.database)
     }
 
-    fn status(&self) -> Option<StatusFile> {
-        let text = std::fs::read(self.directory.join(".openduck/status")).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
     /// The last acknowledged commit as this mount knows it; 0 in a plain directory and before the first
     /// commit. Blocks.
     ///
@@ -254,7 +298,8 @@ impl Mount {
         if self.is_plain() {
             return Ok(0);
         }
-        let status = self.status().ok_or_else(|| {
+        let status = self.root().and_then(|root| status(&root));
+        let status = status.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the database's mount does not answer",
@@ -283,6 +328,22 @@ impl Mount {
         let shown = serde_json::from_slice::<Shown>(&output.stdout).ok();
         Ok(shown.and_then(|shown| shown.lsn))
     }
+}
+
+/// What is mounted at a directory, if something is and answers: its root, and what it says of itself.
+fn live_root(directory: &Path) -> Option<(OwnedFd, StatusFile)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, directory, flags, Mode::empty()).ok()?;
+    let status = status(&root)?;
+    Some((root, status))
+}
+
+fn status(root: &OwnedFd) -> Option<StatusFile> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(root, ".openduck/status", flags, Mode::empty()).ok()?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 fn directory_error(directory: &Path, error: io::Error) -> MountError {

@@ -148,12 +148,7 @@ def test_the_token_is_not_in_the_process_title(served: Served) -> None:
             assert served.token.encode() not in Path(f"/proc/{pid}/{file}").read_bytes()
 
 
-RACES = "a worker may attach to a mount that its killed server's worker is about to end, and find it gone"
-
-
-@pytest.mark.parametrize(
-    "is_at_once", [False, pytest.param(True, marks=pytest.mark.xfail(reason=RACES, strict=False))]
-)
+@pytest.mark.parametrize("is_at_once", [False, True])
 def test_what_was_acknowledged_is_there_after_a_kill(serve: Callable[..., Served], is_at_once: bool) -> None:
     served = serve(f"killed{is_at_once:d}")
     client = served.client()

@@ -94,7 +94,9 @@ fn a_cold_read_fetches_and_a_warm_one_does_not() {
     let file = remote.delta(LAYER, &segments).unwrap();
     assert_eq!(file.length().unwrap(), 5_000_000);
     assert!(read(&file, 1_000_000, 100_000).unwrap() == slice(&bytes, 1_000_000, 100_000));
-    wait_until("what lies ahead is fetched", || file.is_here(5 << 18, 1 << 18));
+    wait_until("what lies ahead is fetched", || {
+        file.is_here(5 << 18, 1 << 18)
+    });
     let cold = store.gets() - before;
     assert!((2..=3).contains(&cold), "table and frames: {cold}");
     assert!(read(&file, 1_000_100, 90_000).unwrap() == slice(&bytes, 1_000_100, 90_000));
