@@ -30,9 +30,12 @@ public:
 	//! How many rows to append before the size is looked at again. Rows may be of any size, so it starts small and
 	//! follows what the rows seen so far were like.
 	idx_t step = 8;
+	//! The rows of the array before: buffers that begin at that size are not copied while they grow.
+	idx_t rows_before = 0;
 
 	void End() {
 		auto rows = appender->RowCount();
+		rows_before = rows;
 		auto bytes = appender->ByteSize();
 		// Made before Finalize, so that nothing can throw while the array belongs to nobody.
 		auto array = make_uniq<ArrowArrayWrapper>();
@@ -66,7 +69,7 @@ void BatchFormat::AppendToUnit(ResultFormatGlobalState &gstate_p, ResultFormatLo
 	idx_t done = 0;
 	while (done < count) {
 		if (!lstate.appender) {
-			auto capacity = MinValue(rows_max, count);
+			auto capacity = MinValue(rows_max, MaxValue(count, lstate.rows_before));
 			lstate.appender =
 			    make_uniq<ArrowAppender>(gstate.Types(), capacity, gstate.Properties(), gstate.ExtensionTypes());
 		}

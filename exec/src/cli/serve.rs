@@ -359,6 +359,7 @@ impl Begin {
                 address: named.address.clone(),
                 origin: Origin::Named,
                 credential: credential.clone(),
+                socket: None,
             };
             let member = Member::new(new, self.authority.as_deref())
                 .with_context(|| format!("{:?} is no worker's address", named.address))?;

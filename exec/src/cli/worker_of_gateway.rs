@@ -12,12 +12,15 @@ use tonic::service::Routes;
 
 use super::{LogFormat, log_as_server, runtime};
 use crate::access::peer::{PeerGate, Secret};
-use crate::gateway::local::{Orders, Readiness};
+use crate::gateway::local::{Address, Orders, Readiness};
 use crate::server::{self, Listener, Parts};
 use crate::worker::{Config, Endpoint, Limits, Place, Role, Worker};
 
 /// How long what runs may go on when the worker is to end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The kernel's limit, `sun_path`, with the zero at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 pub(super) fn run() -> Result<()> {
     log_as_server(LogFormat::Text);
@@ -53,6 +56,13 @@ async fn serve(orders: Orders) -> Result<()> {
         }
     };
     let url = listener.url();
+    let socket = orders.directory.join("socket");
+    let has_socket = socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX;
+    let listener = match has_socket {
+        true => listener.also_at(&socket)?,
+        false => listener,
+    };
+    let socket = has_socket.then_some(socket);
     let parts = Parts {
         execution: Routes::new(Endpoint::new(worker.clone())),
         ready: Arc::new(|| Ok(())),
@@ -62,7 +72,7 @@ async fn serve(orders: Orders) -> Result<()> {
         }),
     };
     let serving = server::serve(listener, parts, ending(worker.clone())?, GRACE);
-    say(&Readiness::Ready(url))?;
+    say(&Readiness::Ready(Address { url, socket }))?;
     serving.await?;
     worker.close(Duration::ZERO).await?;
     Ok(())

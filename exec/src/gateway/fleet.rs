@@ -266,6 +266,7 @@ impl Fleet {
             credential: Credential::Secret(
                 Secret::new(&secret).map_err(|error| error.to_string())?,
             ),
+            socket: None,
         };
         Member::new(new, self.authority.as_deref()).map_err(|error| error.to_string())
     }

@@ -96,10 +96,19 @@ pub struct Orders {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Readiness {
-    /// It can be called at this URL.
-    Ready(String),
+    /// It can be called.
+    Ready(Address),
     /// It can't be what it should be, and why.
     Failed(String),
+}
+
+/// Where a worker can be called.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Address {
+    /// By anybody on this host who has its secret.
+    pub url: String,
+    /// The same, by a local socket, where its path is short enough for one.
+    pub socket: Option<PathBuf>,
 }
 
 /// The hidden command that makes the program such a worker.
@@ -365,11 +374,12 @@ impl Keeper {
                 id,
                 kind: self.kind,
                 database: Some(self.database.name.clone()),
-                address: address.clone(),
+                address: address.url.clone(),
                 origin: Origin::Local,
                 credential: Credential::Secret(
                     Secret::new(&secret_text).map_err(|error| error.to_string())?,
                 ),
+                socket: address.socket,
             },
             None,
         )
@@ -385,7 +395,7 @@ impl Keeper {
             _leash: leash,
             worker: Worker {
                 id,
-                address,
+                address: address.url,
                 kind: self.kind,
                 database,
                 host: rustix::system::uname()
@@ -412,7 +422,7 @@ pub fn worker_name(kind: WorkerKind, id: WorkerId) -> String {
 async fn spawn(
     config: &LocalConfig,
     orders: &Orders,
-) -> Result<(Child, tokio::process::ChildStdin, String), String> {
+) -> Result<(Child, tokio::process::ChildStdin, Address), String> {
     let program = &config.program;
     let mut command = Command::new(program);
     // As `openduck-fs` gets them: a URL may hold a password, and command lines are everybody's.

@@ -1,5 +1,6 @@
 //! A worker, as the gateway sees it: where it is, how to be believed there, and how much it has to do.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -79,6 +80,8 @@ pub struct NewMember {
     pub origin: Origin,
     /// How the gateway is believed there.
     pub credential: Credential,
+    /// A local socket that it listens on as well.
+    pub socket: Option<PathBuf>,
 }
 
 impl Member {
@@ -91,7 +94,9 @@ impl Member {
         new: NewMember,
         authority: Option<&str>,
     ) -> Result<Arc<Member>, tonic::transport::Error> {
-        let mut endpoint = Endpoint::from_shared(new.address.clone())?
+        let socket = new.socket.as_deref().and_then(Path::to_str);
+        let url = socket.map_or_else(|| new.address.clone(), |path| format!("unix:{path}"));
+        let mut endpoint = Endpoint::from_shared(url)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -99,7 +104,7 @@ impl Member {
             .max_frame_size(FRAME_BYTES_MAX)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10));
-        if new.address.starts_with("https:") {
+        if socket.is_none() && new.address.starts_with("https:") {
             let tls = match authority {
                 Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
                 None => ClientTlsConfig::new().with_native_roots(),

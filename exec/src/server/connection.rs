@@ -1,11 +1,11 @@
-//! One connection of a client, with TLS or without.
+//! One connection of a client: over TCP, with TLS or without, or over a local socket.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -19,6 +19,7 @@ pub(super) struct Connection {
 /// What bytes go through.
 pub(super) enum Stream {
     Plain(TcpStream),
+    Local(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -37,6 +38,10 @@ impl Connected for Connection {
     fn connect_info(&self) -> TcpConnectInfo {
         match &self.stream {
             Stream::Plain(stream) => stream.connect_info(),
+            Stream::Local(_) => TcpConnectInfo {
+                local_addr: None,
+                remote_addr: None,
+            },
             Stream::Tls(stream) => stream.get_ref().0.connect_info(),
         }
     }
@@ -47,6 +52,10 @@ macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
         match &mut $self.get_mut().stream {
             Stream::Plain($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+            Stream::Local($stream) => {
                 let $stream = Pin::new($stream);
                 $call
             }
@@ -88,6 +97,7 @@ impl AsyncWrite for Connection {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Local(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }

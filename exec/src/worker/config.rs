@@ -61,7 +61,7 @@ pub struct Config {
 /// The limits of a worker.
 ///
 /// Memory, at the most: `memory_bytes` for DuckDB; `buffer_bytes` for results in flight, and beyond it,
-/// for each statement that runs, one message (`max_message_bytes`, 4 MiB), 4 MiB and one batch of 1 MiB
+/// for each statement that runs, one message (`max_message_bytes`, 4 MiB), 16 MiB and one batch of 1 MiB
 /// per thread that DuckDB is ahead with, and what its open streams are sending (one message each); `resume_bytes` for each stream that asked to be resumable;
 /// `input_bytes` for each input that is being sent; `kept_answer_bytes` for answers with a key.
 #[derive(Clone, Debug)]

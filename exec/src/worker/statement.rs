@@ -31,8 +31,9 @@ use crate::wire::input::COLUMN_COUNT_MAX;
 use crate::wire::status::{refused, status};
 
 /// What DuckDB's threads may be ahead of the thread that takes their batches, which only waits for the
-/// streams: enough to keep them busy while it is waken up.
-const ENGINE_BUFFER_BYTES: u64 = 4 << 20;
+/// streams: enough to keep them busy while it is waken up. Each time that it is full they are descheduled,
+/// and waking them spins: with a quarter of this, a tenth more of processor time went there.
+const ENGINE_BUFFER_BYTES: u64 = 16 << 20;
 
 /// A statement that is to run now.
 #[derive(Debug)]
