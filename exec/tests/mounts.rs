@@ -35,6 +35,7 @@ fn at(directory: &Path, name: &str, role: Role) -> Config {
         role,
         place: Place::Mount {
             directory: mount,
+            claim: None,
             program: Some(program()),
             arguments: vec!["--home".into(), home.to_string_lossy().into_owned()],
         },

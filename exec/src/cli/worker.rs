@@ -1,7 +1,8 @@
 //! `worker`: one worker by itself, for gateways on other hosts, or for clients directly.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,12 @@ use crate::access::{Databases, Gate, title};
 use crate::gateway::announce::Announcement;
 use crate::gateway::local::worker_name;
 use crate::server::{self, Listener, Parts};
-use crate::worker::{Config, Endpoint, Limits, Place, Role, Worker};
+use crate::worker::{Claim, Config, Endpoint, Limits, Place, Role, Worker};
+
+/// The mount point in a worker's directory.
+const MOUNT: &str = "mount";
+/// How many directories are looked at for one that no reader has.
+const READERS_OF_A_HOME_MAX: usize = 1000;
 
 /// Run one worker of a database
 ///
@@ -75,7 +81,7 @@ impl WorkerCommand {
         let id = WorkerId::random();
         let secret: [u8; 32] = std::array::from_fn(|_| random_u64().to_ne_bytes()[0]);
         let gate = self.gate(&store, &secret)?;
-        let worker = Worker::open(self.config(context, id), gate).await?;
+        let worker = Worker::open(self.config(context, id)?, gate).await?;
         let url = self.advertise.clone().unwrap_or_else(|| listener.url());
         let announcement = Announcement::new(
             Arc::clone(&store),
@@ -140,16 +146,41 @@ impl WorkerCommand {
         }
     }
 
-    fn config(&self, context: &Context, id: WorkerId) -> Config {
+    /// Its directory, and the claim on the mount point in it. Where none was named it is always the same for
+    /// a database's writer, and the first that no other worker has for a reader: so the next worker
+    /// goes on with what one that was killed has left.
+    fn directory(&self, home: &Path) -> Result<(PathBuf, Option<Arc<Claim>>)> {
+        if let Some(directory) = &self.directory {
+            return Ok((directory.clone(), None));
+        }
+        let all = home.join("exec").join(self.database.as_str());
+        if !self.reader {
+            return Ok((all.join("writer-of-its-own"), None));
+        }
+        for number in 0..READERS_OF_A_HOME_MAX {
+            let directory = all.join(format!("reader-of-its-own-{number}"));
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("make {}", directory.display()))?;
+            match Claim::of(&directory.join(MOUNT), Duration::ZERO) {
+                Ok(claim) => return Ok((directory, Some(Arc::new(claim)))),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("claim {}", directory.display()));
+                }
+            }
+        }
+        anyhow::bail!(
+            "this home has {READERS_OF_A_HOME_MAX} readers of {} already; name a directory with --directory",
+            self.database
+        )
+    }
+
+    fn config(&self, context: &Context, id: WorkerId) -> Result<Config> {
         let home = &context.config.home;
-        let directory = self.directory.clone().unwrap_or_else(|| {
-            let kind = if self.reader { "reader" } else { "writer" };
-            let name = format!("{kind}-of-its-own-{}", std::process::id());
-            home.join("exec").join(self.database.as_str()).join(name)
-        });
+        let (directory, claim) = self.directory(home)?;
         let mut limits = Limits::default();
         self.local.apply(&mut limits);
-        Config {
+        Ok(Config {
             name: worker_name(self.kind(), id),
             database: self.database.to_string(),
             role: match self.reader {
@@ -157,7 +188,8 @@ impl WorkerCommand {
                 false => Role::Writer,
             },
             place: Place::Mount {
-                directory: directory.join("mount"),
+                directory: directory.join(MOUNT),
+                claim,
                 program: self.local.mounter.clone(),
                 arguments: vec!["--home".to_owned(), home.display().to_string()],
             },
@@ -166,7 +198,7 @@ impl WorkerCommand {
             storage_version: self.local.storage_version.clone(),
             allowed_directories: self.local.allow_directory.clone(),
             limits,
-        }
+        })
     }
 }
 

@@ -122,6 +122,7 @@ fn config(orders: &Orders) -> Config {
         },
         place: Place::Mount {
             directory: orders.directory.join("mount"),
+            claim: None,
             program: orders.mounter.clone(),
             arguments,
         },

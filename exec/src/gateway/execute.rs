@@ -191,6 +191,12 @@ impl Gateway {
                 member.is_down();
                 Err(lost(status))
             }
+            Err(status) if member.disowns(&status) => {
+                member.is_down();
+                let mut lost = lost(status);
+                lost.set_source(Arc::new(NotSent));
+                Err(lost)
+            }
             Err(status) => Err(status),
         }
     }

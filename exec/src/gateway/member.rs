@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
 
 use crate::access::Caller;
 use crate::access::peer::{self, Secret};
@@ -165,6 +166,13 @@ impl Member {
                 }
             }
         }
+    }
+
+    /// Whether an answer says that another process is there by now, which does not know this gateway's
+    /// secret: nothing was run, and the client is not to blame.
+    #[must_use]
+    pub fn disowns(&self, status: &Status) -> bool {
+        matches!(self.credential, Credential::Secret(_)) && status.code() == Code::Unauthenticated
     }
 
     /// Counts a statement as running there until the guard is dropped.

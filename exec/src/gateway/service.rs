@@ -28,6 +28,7 @@ const EXECUTE: &str = "/openduck.v1.ExecutionService/ExecuteQuery";
 const STREAM: &str = "/openduck.v1.ExecutionService/StreamResults";
 /// A request to read a stream is a handle and two numbers.
 const STREAM_REQUEST_BYTES_MAX: usize = 4 << 10;
+const WORKER_GONE: &str = "the worker that has this result is gone; run the query again";
 /// The prefix of a gRPC message.
 const PREFIX_BYTES: usize = 5;
 
@@ -111,10 +112,11 @@ impl Gateway {
         if let Some(response) = self.operations.stream(&handle, &caller, &message)? {
             return Ok(response);
         }
-        let member = self.fleet.find(handle.worker).await.ok_or_else(|| {
-            let why = "the worker that has this result is gone; run the query again";
-            refused(Reason::Unavailable, why)
-        })?;
+        let member = self
+            .fleet
+            .find(handle.worker)
+            .await
+            .ok_or_else(|| refused(Reason::Unavailable, WORKER_GONE))?;
         let entry = self.running.with_handle(&handle);
         let (cancelled, reading) = match entry {
             Some(entry) => (
@@ -140,9 +142,14 @@ impl Gateway {
         let response = match answered {
             Ok(response) => response,
             Err(status) => {
-                if status.code() == tonic::Code::Unavailable {
+                let is_gone = member.disowns(&status);
+                if is_gone || status.code() == tonic::Code::Unavailable {
                     member.is_down();
                 }
+                let status = match is_gone {
+                    true => refused(Reason::Unavailable, WORKER_GONE),
+                    false => status,
+                };
                 super::relay::Listener::over(&mut reading, None, Some(&status));
                 return Err(status);
             }

@@ -1,7 +1,10 @@
 //! What a worker is told when it starts, and the limits that it keeps. Plain values with defaults.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::claim::Claim;
 
 /// Which part of the database a worker holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum Place {
     Mount {
         /// The mount point; made if it is not there.
         directory: PathBuf,
+        /// The claim on it, where it was made already.
+        claim: Option<Arc<Claim>>,
         /// The `openduck-fs` to mount with; `None`: the one beside this program, or on the `PATH`.
         program: Option<PathBuf>,
         /// What stands before its command: `--home DIR` and the like.

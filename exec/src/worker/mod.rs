@@ -47,6 +47,7 @@ mod spool;
 mod statement;
 mod sweep;
 
+pub use claim::Claim;
 pub use config::{Config, Limits, Place, Role};
 pub use endpoint::Endpoint;
 pub use mount::MountError;

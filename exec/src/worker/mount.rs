@@ -100,7 +100,7 @@ struct Own {
     root: Arc<OwnedFd>,
     /// Its process, if this worker started it.
     child: Option<Child>,
-    _claim: Claim,
+    _claim: Arc<Claim>,
 }
 
 impl Mount {
@@ -119,13 +119,19 @@ impl Mount {
             }),
             Place::Mount {
                 directory,
+                claim,
                 program,
                 arguments,
             } => {
                 let parent = directory.parent().unwrap_or(directory);
                 std::fs::create_dir_all(parent).map_err(|error| directory_error(parent, error))?;
-                let claim = Claim::of(directory, CLAIM_PATIENCE)
-                    .map_err(|error| directory_error(directory, error))?;
+                let claim = match claim {
+                    Some(claim) => Arc::clone(claim),
+                    None => Arc::new(
+                        Claim::of(directory, CLAIM_PATIENCE)
+                            .map_err(|error| directory_error(directory, error))?,
+                    ),
+                };
                 std::fs::create_dir_all(directory).or_else(|error| match error.kind() {
                     // A mount whose server is dead; `openduck-fs mount` takes it away.
                     io::ErrorKind::NotConnected | io::ErrorKind::AlreadyExists => Ok(()),

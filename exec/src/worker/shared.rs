@@ -17,6 +17,9 @@ use super::query::Queries;
 use super::session::Sessions;
 use crate::wire::status::{self, Raised, refused};
 
+/// DuckDB's name for the errors behind which an instance takes no more statements.
+const FATAL: &str = "FATAL";
+
 /// One worker's state.
 #[derive(Debug)]
 pub struct Shared {
@@ -51,7 +54,7 @@ pub struct Shared {
 impl Shared {
     /// What DuckDB raised, as a status, without the server's paths.
     pub fn raised(&self, error: EngineError) -> Status {
-        if error.kind == "Fatal" {
+        if error.kind == FATAL {
             tracing::error!("DuckDB has given up: {error}");
             self.broken.notify_one();
         }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ def generate_stubs(directory: Path) -> None:
     )
     assert status == 0
     sys.path.insert(0, str(directory))
+
+
+class Parts(io.RawIOBase):
+    """Parts of a stream, as a file that can be read while they come."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = iter(parts)
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not self._left:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._left = part
+        count = min(len(into), len(self._left))
+        into[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
 
 
 @dataclass

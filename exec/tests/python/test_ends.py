@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 
 from client import Client
 from conftest import Served
+from harness.workplace import Workplace
 from servers.processes import children_of
 
 LONG = "SELECT count(*) FROM range(200000) a, range(200000) b WHERE hash(a.range, b.range) = 1"
@@ -171,4 +175,67 @@ def test_what_was_acknowledged_is_there_after_a_kill(serve: Callable[..., Served
     served.start()
     client = served.client()
     assert client.query("SELECT max(i), count(*) FROM t").rows() == [(acknowledged, acknowledged + 1)]
+    client.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is a mount, which needs root")
+def test_a_full_disk_loses_nothing_and_passes(place: Workplace) -> None:
+    """Statements fail with an error while the disk is full, those that were acknowledged stay, and once there is
+    room again the next ones work, without anybody starting anything anew."""
+    disk = place.directory / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(disk)], check=True)
+    try:
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"x" * (60 << 20))
+        small = copy.copy(place)
+        small.home = disk / "home"
+        served = Served(small, "full")
+        served.log = place.directory / "full.log"
+        served.start()
+        try:
+            fills_and_recovers(served, ballast)
+        finally:
+            served.stop()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def fills_and_recovers(served: Served, ballast: Path) -> None:
+    client = served.client()
+    client.query("CREATE TABLE t (n INTEGER, filler VARCHAR)")
+    acknowledged: set[int] = set()
+    unknown: set[int] = set()
+    insert = "INSERT INTO t SELECT {}, md5(random()::VARCHAR) || md5(random()::VARCHAR) FROM range(20000)"
+    for number in range(1000):
+        try:
+            client.query(insert.format(number))
+            acknowledged.add(number)
+        except grpc.RpcError as full:
+            unknown.add(number)
+            assert full.code() in (
+                grpc.StatusCode.INTERNAL,
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                grpc.StatusCode.ABORTED,
+            ), full
+            assert full.details()
+            if len(unknown) == 5:
+                break
+    else:
+        pytest.fail("the disk is never full")
+    assert acknowledged
+    ballast.unlink()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.query(insert.format(5000))
+            break
+        except grpc.RpcError as error:
+            assert time.monotonic() < deadline, error
+            time.sleep(0.2)
+    counts = dict(client.query("SELECT n, count(*) FROM t GROUP BY n", timeout=60).rows())
+    assert set(counts.values()) == {20000}
+    assert acknowledged <= set(counts) - {5000}
+    assert set(counts) - {5000} <= acknowledged | unknown
     client.close()

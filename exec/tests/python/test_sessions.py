@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from typing import Any
 
 import grpc
+import pyarrow as pa
 import pytest
 
-from client import Client
+from client import END_OF_STREAM, Client, Parts
 from conftest import Served
 
 
@@ -73,6 +76,37 @@ def test_two_open_results_inside_a_transaction_do_not_wait_for_each_other(client
     assert first.table.num_rows == rows + 1
     assert second.table.num_rows == rows
     client.query("ROLLBACK", session_id=session)
+
+
+def test_two_large_scans_are_joined_inside_a_transaction(client: Client, local: Any) -> None:
+    """What the extension does for a join that it runs here: both sides come over one session, behind an INSERT,
+    and neither waits for the other."""
+    rows = 10_000_000
+    for table, factor in (("l", 3), ("r", 7)):
+        client.query(
+            f"CREATE OR REPLACE TABLE {table} AS SELECT (i * {factor}) % {rows} AS k, i AS v FROM range({rows}) r(i)"
+        )
+    session = client.session()
+    client.query("BEGIN", session_id=session)
+    client.query(f"INSERT INTO l VALUES ({rows}, -1)", session_id=session)
+    client.query(f"INSERT INTO r VALUES ({rows}, -1)", session_id=session)
+    answers = {side: client.execute(f"FROM {side}", session_id=session, timeout=120) for side in ("l", "r")}
+    for side, answer in answers.items():
+        # Decoded batch by batch, as DuckDB asks for them.
+        responses = (r for r in client.stream(answer, timeout=120) if r.WhichOneof("content") == "batch")
+        parts = itertools.chain([answer.schema], (r.batch for r in responses), [END_OF_STREAM])
+        reader = pa.ipc.open_stream(Parts(parts))
+        local.register("arriving", reader)
+        local.execute(f"CREATE TABLE {side} AS FROM arriving")
+        local.unregister("arriving")
+    sums = ", ".join(f"sum({column})::VARCHAR" for column in ("l.v", "r.v", "l.v * r.v"))
+    joined = f"SELECT count(*), {sums} FROM l JOIN r USING (k)"
+    here = local.execute(joined).fetchone()
+    assert here == client.query(joined, session_id=session, timeout=120).rows()[0]
+    assert here[0] == rows + 1
+    client.query("ROLLBACK", session_id=session)
+    client.query("DROP TABLE l")
+    client.query("DROP TABLE r")
 
 
 def test_calls_of_one_session_are_ordered(client: Client) -> None:
