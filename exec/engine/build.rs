@@ -5,13 +5,14 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "batch_format",
     "database",
     "facts",
     "failure",
     "guard",
     "input",
+    "schema",
     "session",
     "stream",
     "tokens",

@@ -63,6 +63,9 @@ public:
 	~Session();
 
 	bool in_transaction() const;
+	//! See schema.cpp.
+	std::uint64_t catalog_version() const;
+	std::uint64_t schema_hash() const;
 	void interrupt() const;
 	double progress() const;
 	void set(rust::Str name, rust::Str value) const;

@@ -474,8 +474,17 @@ void Walk::Statement(SQLStatement &statement) {
 	}
 	case StatementType::ALTER_STATEMENT: {
 		auto &alter = *statement.Cast<AlterStatement>().info;
-		Tell(FactKind::Altered,
-		     alter.type == AlterType::ALTER_DATABASE ? string("DATABASE") : EnumUtil::ToString(alter.GetCatalogType()));
+		switch (alter.type) {
+		case AlterType::ALTER_DATABASE:
+			Tell(FactKind::Altered, "DATABASE");
+			break;
+		case AlterType::SET_COLUMN_COMMENT:
+			// Of a table or a view: which one is known when it is bound, and before that DuckDB does not let it be asked.
+			Tell(FactKind::Altered, EnumUtil::ToString(CatalogType::TABLE_ENTRY));
+			break;
+		default:
+			Tell(FactKind::Altered, EnumUtil::ToString(alter.GetCatalogType()));
+		}
 		Name(FactKind::Changed, alter.GetQualifiedName());
 		break;
 	}

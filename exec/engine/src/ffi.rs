@@ -128,6 +128,8 @@ mod bridge {
         type Session;
         fn connect(database: &SharedPtr<Database>) -> Result<SharedPtr<Session>>;
         fn in_transaction(self: &Session) -> Result<bool>;
+        fn catalog_version(self: &Session) -> Result<u64>;
+        fn schema_hash(self: &Session) -> Result<u64>;
         fn interrupt(self: &Session) -> Result<()>;
         fn progress(self: &Session) -> Result<f64>;
         fn set(self: &Session, name: &str, value: &str) -> Result<()>;

@@ -15,6 +15,14 @@ use crate::wire::input::InputError;
 /// The name of the details' type, as `google.protobuf.Any` has it.
 const DETAIL_TYPE: &str = "type.googleapis.com/openduck.v1.ErrorDetail";
 
+/// The longest message. It travels twice in the headers of an answer, once with three bytes for each that is
+/// not ASCII, and many clients take no more than 8 KiB of headers: they would tell that instead.
+const MESSAGE_BYTES_MAX: usize = 1500;
+/// The most that DuckDB's other words about an error may have, together.
+const EXTRA_BYTES_MAX: usize = 500;
+/// What DuckDB puts behind the message of an error that is its own fault.
+const STACK_TRACE: &str = "\n\nStack Trace:";
+
 /// A status with details.
 pub fn status(code: Code, message: impl Into<String>, detail: ErrorDetail) -> Status {
     let mut message = message.into();
@@ -23,6 +31,11 @@ pub fn status(code: Code, message: impl Into<String>, detail: ErrorDetail) -> St
             "" => code.description().to_owned(),
             exception => format!("{exception} Error without a message"),
         };
+    }
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rfind(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
+        message.push('…');
     }
     let details = pb::Status {
         code: code as i32,
@@ -76,8 +89,19 @@ pub struct Raised {
     pub extra: HashMap<String, String>,
 }
 
-/// A status for what DuckDB raised.
-pub fn raised(error: Raised) -> Status {
+/// A status for what DuckDB raised. Where it was at that moment is for the server's log.
+pub fn raised(mut error: Raised) -> Status {
+    if let Some(end) = error.message.find(STACK_TRACE) {
+        tracing::error!("DuckDB failed inside: {}", error.message);
+        error.message.truncate(end);
+    }
+    let mut left = EXTRA_BYTES_MAX;
+    error.extra.retain(|name, value| {
+        let bytes = name.len() + value.len();
+        let fits = !name.starts_with("stack_trace") && bytes <= left;
+        left -= if fits { bytes } else { 0 };
+        fits
+    });
     let code = code_of(&error.exception_type, &error.extra);
     let reason = match code {
         Code::PermissionDenied => Reason::NotAdmitted,
@@ -166,6 +190,30 @@ mod tests {
         assert_eq!(detail.exception_type, "Binder");
         assert_eq!(detail.position, Some(7));
         assert_eq!(detail.extra, error.extra);
+    }
+
+    #[test]
+    fn a_status_fits_into_the_headers_that_clients_take() {
+        let long = "ß".repeat(9000);
+        let error = Raised {
+            message: format!("INTERNAL Error: oh{STACK_TRACE}\n{long}"),
+            extra: HashMap::from([
+                ("stack_trace_pointers".into(), "1".into()),
+                ("name".into(), "x".into()),
+                ("error".into(), long.clone()),
+            ]),
+            ..Raised::default()
+        };
+        let short = raised(error);
+        assert_eq!(short.message(), "INTERNAL Error: oh");
+        assert_eq!(detail(&short).unwrap().extra.len(), 1);
+        let long = raised(Raised {
+            message: long,
+            ..Raised::default()
+        });
+        assert!(long.message().ends_with("ß…"));
+        let headers = 3 * long.message().len() + long.details().len() * 4 / 3;
+        assert!(headers < 7500, "{headers}");
     }
 
     #[test]

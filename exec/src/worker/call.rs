@@ -359,7 +359,7 @@ async fn respond(
         inline: inline.into_iter().map(Into::into).collect(),
         kind: answer.kind.into(),
         placement: answer.placement.clone(),
-        schema_version: 0,
+        schema_version: answer.schema_version,
         in_transaction: answer.in_transaction,
     })
 }

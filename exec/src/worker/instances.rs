@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use engine::{Access, Instance, InstanceConfig};
+use engine::{Access, Connection, Instance, InstanceConfig};
 use parking_lot::Mutex;
 use proto::v1::Reason;
 use tonic::Status;
@@ -57,6 +57,8 @@ pub struct Held {
     lsn: Option<u64>,
     number: u64,
     living: Arc<Living>,
+    /// The catalog's version when it was looked at last, and the number of its schema.
+    schema: Mutex<Option<(u64, u64)>>,
 }
 
 /// The instances that live, and what they share.
@@ -101,6 +103,21 @@ impl Held {
     /// The state that it shows; `None`: the live database.
     pub fn lsn(&self) -> Option<u64> {
         self.lsn
+    }
+
+    /// The number of the schema that a connection of this instance sees; 0 where DuckDB does not tell.
+    pub fn schema_version(&self, connection: &Connection) -> u64 {
+        let Ok(version) = connection.catalog_version() else {
+            return 0;
+        };
+        let known = *self.schema.lock();
+        if let Some((_, number)) = known.filter(|(known, _)| *known == version) {
+            return number;
+        }
+        // Others may ask meanwhile, and find out the same.
+        let number = connection.schema_hash().map_or(0, |hash| hash.max(1));
+        *self.schema.lock() = Some((version, number));
+        number
     }
 }
 
@@ -245,6 +262,7 @@ impl Instances {
             lsn,
             number,
             living: Arc::clone(&self.living),
+            schema: Mutex::default(),
         });
         let entry = Entry {
             instance: Some(instance),

@@ -71,6 +71,8 @@ pub struct Answer {
     pub in_transaction: bool,
     /// How many streams it has.
     pub streams: u32,
+    /// The schema that it saw, or left behind; 0: unknown.
+    pub schema_version: u64,
 }
 
 impl Query {

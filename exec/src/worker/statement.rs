@@ -191,6 +191,7 @@ impl Statement {
         if has_rows {
             answer.lsn = self.read_lsn(connection.in_transaction())?;
             answer.in_transaction = connection.in_transaction();
+            answer.schema_version = self.schema_version(connection);
             self.query.answer(Ok(answer.clone()));
         }
         self.drain(&mut running)?;
@@ -213,8 +214,11 @@ impl Statement {
                 ..Summary::default()
             },
         };
-        answer.lsn = lsn;
-        answer.in_transaction = in_transaction;
+        if !has_rows {
+            answer.lsn = lsn;
+            answer.in_transaction = in_transaction;
+            answer.schema_version = self.schema_version(connection);
+        }
         Ok(((!has_rows).then_some(answer), totals))
     }
 
@@ -355,7 +359,13 @@ impl Statement {
                 .collect(),
             in_transaction: false,
             streams: self.query.output.stream_count(),
+            schema_version: 0,
         })
+    }
+
+    fn schema_version(&self, connection: &Connection) -> u64 {
+        let held = self.taken.held.as_ref();
+        held.map_or(0, |held| held.schema_version(connection))
     }
 
     /// Takes all rows out.

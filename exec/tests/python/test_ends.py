@@ -180,8 +180,8 @@ def test_what_was_acknowledged_is_there_after_a_kill(serve: Callable[..., Served
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is a mount, which needs root")
 def test_a_full_disk_loses_nothing_and_passes(place: Workplace) -> None:
-    """Statements fail with an error while the disk is full, those that were acknowledged stay, and once there is
-    room again the next ones work, without anybody starting anything anew."""
+    """Statements fail with an error while the disk is full, those that were acknowledged stay, and once there
+    is room again the next ones work, without anybody starting anything anew."""
     disk = place.directory / "small"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(disk)], check=True)

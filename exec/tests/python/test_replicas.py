@@ -192,9 +192,7 @@ class Load:
                 self.reads += 1
                 for n, count, parts in rows:
                     if (count, parts) != (ROWS, ROWS):
-                        self.wrong.append(
-                            f"transaction {n} is there as {count} rows, {parts} of them different"
-                        )
+                        self.wrong.append(f"transaction {n} has {count} rows, {parts} of them different")
                 if missing := expected - {n for n, _, _ in rows}:
                     self.wrong.append(f"a read of lsn {known} or later lacks {sorted(missing)[:5]}")
         for client in clients:

@@ -79,13 +79,12 @@ def test_two_open_results_inside_a_transaction_do_not_wait_for_each_other(client
 
 
 def test_two_large_scans_are_joined_inside_a_transaction(client: Client, local: Any) -> None:
-    """What the extension does for a join that it runs here: both sides come over one session, behind an INSERT,
-    and neither waits for the other."""
+    """What the extension does for a join that it runs here: both sides come over one session, behind an
+    INSERT, and neither waits for the other."""
     rows = 10_000_000
     for table, factor in (("l", 3), ("r", 7)):
-        client.query(
-            f"CREATE OR REPLACE TABLE {table} AS SELECT (i * {factor}) % {rows} AS k, i AS v FROM range({rows}) r(i)"
-        )
+        columns = f"(i * {factor}) % {rows} AS k, i AS v"
+        client.query(f"CREATE OR REPLACE TABLE {table} AS SELECT {columns} FROM range({rows}) r(i)")
     session = client.session()
     client.query("BEGIN", session_id=session)
     client.query(f"INSERT INTO l VALUES ({rows}, -1)", session_id=session)
@@ -140,3 +139,47 @@ def test_another_tokens_session_is_not_there(client: Client, served: Served) -> 
         other.query("SELECT x FROM secret", session_id=session)
     assert refused.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
     other.close()
+
+
+def test_the_schemas_number_changes_with_the_schema_and_with_nothing_else(client: Client) -> None:
+    session = client.session()
+
+    def number(sql: str, **fields: Any) -> int:
+        found = client.query(sql, **fields).answer.schema_version
+        assert found > 0
+        return int(found)
+
+    begin = number("CREATE TABLE versioned (i INTEGER)")
+    assert number("SELECT 1") == begin
+    assert number("INSERT INTO versioned VALUES (1)") == begin
+    assert number("SELECT * FROM versioned", snapshot=f"lsn:{client.execute('SELECT 1').lsn}") == begin
+    seen = {begin}
+    for change in (
+        "ALTER TABLE versioned ADD COLUMN j VARCHAR DEFAULT 'x'",
+        "COMMENT ON COLUMN versioned.j IS 'a remark'",
+        "CREATE VIEW seen AS SELECT i FROM versioned",
+        "CREATE TYPE mood AS ENUM ('well', 'ill')",
+        "CREATE MACRO twice(x) AS x * 2",
+        "CREATE SEQUENCE numbers",
+        "CREATE INDEX by_i ON versioned (i)",
+        "CREATE SCHEMA elsewhere",
+    ):
+        assert (changed := number(change)) not in seen, change
+        seen.add(changed)
+    assert number("SELECT nextval('numbers')") == changed
+    # Inside a transaction it is the transaction's own; and what is rolled back has never been.
+    client.query("BEGIN", session_id=session)
+    inside = number("CREATE TABLE short_lived (i INTEGER)", session_id=session)
+    assert number("SELECT 1", session_id=session) == inside
+    assert number("SELECT 1") == changed != inside
+    client.query("ROLLBACK", session_id=session)
+    assert number("SELECT 1", session_id=session) == changed
+    for drop in (
+        "VIEW seen",
+        "TABLE versioned",
+        "TYPE mood",
+        "MACRO twice",
+        "SEQUENCE numbers",
+        "SCHEMA elsewhere",
+    ):
+        client.query(f"DROP {drop}")
