@@ -157,7 +157,7 @@ def test_the_schemas_number_changes_with_the_schema_and_with_nothing_else(client
     for change in (
         "ALTER TABLE versioned ADD COLUMN j VARCHAR DEFAULT 'x'",
         "COMMENT ON COLUMN versioned.j IS 'a remark'",
-        "CREATE VIEW seen AS SELECT i FROM versioned",
+        "CREATE VIEW watched AS SELECT i FROM versioned",
         "CREATE TYPE mood AS ENUM ('well', 'ill')",
         "CREATE MACRO twice(x) AS x * 2",
         "CREATE SEQUENCE numbers",
