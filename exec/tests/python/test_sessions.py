@@ -175,7 +175,7 @@ def test_the_schemas_number_changes_with_the_schema_and_with_nothing_else(client
     client.query("ROLLBACK", session_id=session)
     assert number("SELECT 1", session_id=session) == changed
     for drop in (
-        "VIEW seen",
+        "VIEW watched",
         "TABLE versioned",
         "TYPE mood",
         "MACRO twice",
