@@ -44,7 +44,9 @@ class ExtensionHook(BuildHookInterface):
         directory = Path(given or self._built.name).resolve()  # type: ignore[union-attr]
         missing = [name for name in NAMES if not (directory / name).is_file()]
         if missing:
-            raise FileNotFoundError(f"{directory} lacks {' and '.join(missing)}; scripts/build-extension makes them")
+            raise FileNotFoundError(
+                f"{directory} lacks {' and '.join(missing)}; scripts/build-extension makes them"
+            )
         return directory
 
     def _build(self, directory: Path) -> None:

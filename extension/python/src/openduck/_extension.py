@@ -33,8 +33,8 @@ def check() -> None:
     wanted = _footer.read(extension_path())
     if duckdb.__version__ != wanted.duckdb:
         raise DuckDBDoesNotFit(
-            f"openduck's extension is built for DuckDB {wanted.duckdb}, and this is DuckDB {duckdb.__version__}: "
-            f"pip install duckdb=={wanted.duckdb}"
+            f"openduck's extension is built for DuckDB {wanted.duckdb}, and this is DuckDB "
+            f"{duckdb.__version__}: pip install duckdb=={wanted.duckdb}"
         )
 
 
