@@ -39,7 +39,7 @@ SCALARS = {
 class Column:
     """A random type, nested to some depth, and how a value of it is made."""
 
-    def __init__(self, chance: random.Random, depth: int) -> None:
+    def __init__(self, chance: random.Random, depth: int, without: tuple[str, ...] = ()) -> None:
         kind = chance.random() if depth > 0 else 1.0
         if kind < 0.15:
             inner = Column(chance, depth - 1)
@@ -61,7 +61,7 @@ class Column:
             self.type = f"{inner.type}[2]"
             self._value = f"[{inner.value}, NULL]"
         else:
-            self.type = chance.choice(sorted(SCALARS))
+            self.type = chance.choice(sorted(set(SCALARS) - set(without)))
             self._value = SCALARS[self.type]
         self._nulls = chance.choice((2, 5, 1000))
 
@@ -105,13 +105,14 @@ def test_random_rows_go_up_and_come_back(client: Client, seed: int) -> None:
 
 def test_a_row_goes_up_by_parameters(client: Client, seed: int) -> None:
     chance = random.Random(seed)
-    columns = [Column(chance, 0) for _ in range(chance.randint(1, 5))]
+    # To Python it comes with a library for time zones only.
+    columns = [Column(chance, 0, without=("TIMESTAMPTZ",)) for _ in range(chance.randint(1, 5))]
     types = ", ".join(f"c{number} {column.type}" for number, column in enumerate(columns))
     client.run(f"CREATE OR REPLACE TABLE memory.one ({types})")
     client.run(f"CREATE OR REPLACE TABLE cloud.one ({types})")
     for number in range(5):
         values = ", ".join(column.value for column in columns)
-        [row] = client.rows(f"SELECT {values} FROM (SELECT {number} AS n)")
+        [row] = client.rows(f"SELECT {values} FROM (SELECT {number}::BIGINT AS n)")
         marks = ", ".join("?" for _ in columns)
         for catalog in ("memory", "cloud"):
             client.run(f"INSERT INTO {catalog}.one VALUES ({marks})", list(row))

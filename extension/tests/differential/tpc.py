@@ -6,6 +6,7 @@ that.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -82,10 +83,10 @@ class Placement:
         return sql
 
 
+@functools.cache
 def _references(sql: str) -> list[tuple[str, int]]:
     """The tables that a statement names, and where in its text."""
-    with duckdb.connect() as connection:
-        row = connection.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
+    row = duckdb.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
     assert row is not None
     document = json.loads(row[0])
     assert not document["error"], document

@@ -49,6 +49,7 @@ def connect(
         duckdb.Error: what DuckDB or the server says; never with the token in it.
     """
     check()
+    path = _path(database)
     options: dict[str, str | bool] = {}
     for name, value in (("endpoint", endpoint), ("token", token), ("snapshot", snapshot)):
         if value is not None:
@@ -59,7 +60,7 @@ def connect(
     connection = duckdb.connect(local, config=settings)
     try:
         connection.load_extension(str(extension_path()))
-        _attach(connection, _path(database), options)
+        _attach(connection, path, options)
         connection.execute("USE cloud")
     except BaseException:
         connection.close()
@@ -68,7 +69,7 @@ def connect(
 
 
 def _path(database: str) -> str:
-    """The name with its prefix."""
+    """The name with the prefix by which DuckDB knows whose it is."""
     if database.startswith(_PREFIXES):
         database = database.split(":", 1)[1]
     if not database:
