@@ -23,7 +23,7 @@ def create(prefix: str, key: str | None) -> str:
     return f"CREATE EXTENSION REPOSITORY ducks WITH PREFIX '{prefix}'{using}"
 
 
-LOADED = "SELECT loaded, installed_from FROM duckdb_extensions() WHERE extension_name = 'openduck'"
+LOADED = "SELECT loaded FROM duckdb_extensions() WHERE extension_name = 'openduck'"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_plain_duckdb_installs_from_the_gateway(
     assert row == ["ducks", prefix, [key["fingerprint"]]]
     plain.run(ALLOW, "INSTALL openduck FROM ducks", "INSTALL od FROM ducks")
     # Another process: nothing but LOAD is needed, not even the leave for repositories.
-    assert plain.run("LOAD openduck FROM ducks", LOADED) == [[True, "ducks"]]
+    assert plain.run("LOAD openduck FROM ducks", LOADED) == [[True]]
     assert plain.run("LOAD od FROM ducks", "SELECT 42") == [[42]]
     plain.run(ALLOW, "FORCE INSTALL openduck FROM ducks")
 
@@ -76,7 +76,7 @@ def test_the_directory_is_a_repository_too(key: dict[str, str], published: Path,
     [row] = plain.run(ALLOW, create(str(published), None))
     assert row[2] == [key["fingerprint"]]
     plain.run(ALLOW, "INSTALL openduck FROM ducks")
-    assert plain.run("LOAD openduck FROM ducks", LOADED) == [[True, "ducks"]]
+    assert plain.run("LOAD openduck FROM ducks", LOADED) == [[True]]
 
 
 def test_another_key_is_refused(served: Served, published: Path, plain: Plain, tmp_path: Path) -> None:
@@ -86,15 +86,15 @@ def test_another_key_is_refused(served: Served, published: Path, plain: Plain, t
         plain.run(ALLOW, "INSTALL openduck FROM ducks")
 
 
-@pytest.mark.parametrize("place", [0, 5000, -300, -1])
+@pytest.mark.parametrize("offset", [0, 5000, -500, -1])
 def test_a_changed_byte_is_refused(
-    key: dict[str, str], published: Path, plain: Plain, tmp_path: Path, place: int
+    key: dict[str, str], published: Path, plain: Plain, tmp_path: Path, offset: int
 ) -> None:
     changed = tmp_path / "changed"
     shutil.copytree(published, changed)
     file = changed / VERSION / PLATFORM / "openduck.duckdb_extension.gz"
     content = bytearray(gzip.decompress(file.read_bytes()))
-    content[place] ^= 1
+    content[offset] ^= 1
     file.write_bytes(gzip.compress(content))
     plain.run(ALLOW, create(str(changed), key["public_key"]))
     with pytest.raises(Refused, match="signature"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -21,7 +21,7 @@ def connect(
     token: str | None = None,
     snapshot: str | None = None,
     read_only: bool = False,
-    local: str | PathLike[str] = ":memory:",
+    local: str | Path = ":memory:",
     config: Mapping[str, Any] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Connects to a remote database, and returns a plain DuckDB connection.

@@ -53,7 +53,7 @@ def install(*, extension_directory: str | Path | None = None) -> list[Path]:
     Raises `DuckDBDoesNotFit` where this Python has another DuckDB.
     """
     check()
-    config: dict[str, str] = {"allow_unsigned_extensions": "true"}
+    config: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": "true"}
     if extension_directory is not None:
         config["extension_directory"] = str(extension_directory)
     names: tuple[ExtensionName, ...] = ("openduck", "od")
