@@ -12,10 +12,12 @@ from execbench.bench import Backend, Bench
 
 TIMED = Path(__file__).with_name("timed.py")
 TIMEOUT_S = 1800
+# What timed.py is told.
+Orders = dict[str, Any]
 
 
 def openduck(
-    bench: Bench, served: Backend, kind: str = "openduck", port: int | None = None, **orders: Any
+    bench: Bench, served: Backend, orders: Orders, kind: str = "openduck", port: int | None = None
 ) -> dict[str, Any]:
     """DuckDB with the extension, attached to `served`, or to what stands before it at `port`."""
     return timed(
@@ -28,23 +30,28 @@ def openduck(
     )
 
 
-def quack(bench: Bench, baseline: Baseline, **orders: Any) -> dict[str, Any]:
+def quack(bench: Bench, baseline: Baseline, orders: Orders) -> dict[str, Any]:
     """DuckDB with Quack, attached."""
     python = os.environ["OPENDUCK_TPCH_PYTHON"]
     return timed(python, "quack", orders, BENCH_PORT=str(baseline.port), QUACK_TOKEN=bench.token)
 
 
-def flight(baseline: Baseline, **orders: Any) -> dict[str, Any]:
+def flight(baseline: Baseline, orders: Orders) -> dict[str, Any]:
     """DuckDB that reads from a Flight client."""
     return timed(sys.executable, "flight", orders, BENCH_PORT=str(baseline.port))
 
 
-def plain(**orders: Any) -> dict[str, Any]:
+def plain(orders: Orders) -> dict[str, Any]:
     """DuckDB alone."""
     return timed(sys.executable, "plain", orders)
 
 
-def timed(python: str, kind: str, orders: dict[str, Any], **environment: str) -> dict[str, Any]:
+def arrow(orders: Orders) -> dict[str, Any]:
+    """DuckDB alone; its rows are one number: the bytes of the result as Arrow."""
+    return timed(sys.executable, "arrow", orders)
+
+
+def timed(python: str, kind: str, orders: Orders, **environment: str) -> dict[str, Any]:
     done = subprocess.run(
         [python, "-B", TIMED, kind],
         input=json.dumps(orders),

@@ -1,7 +1,7 @@
 """Clients that are measured, each a process: DuckDB with something attached as `cloud`, or nothing.
 
-`python timed.py KIND`, where KIND is openduck, quack, flight or plain; the environment says where the server
-is and as whom, and stdin what to do, as JSON:
+`python timed.py KIND`, where KIND is openduck, attach, quack, flight, plain or arrow; the environment says
+where the server is and as whom, and stdin what to do, as JSON:
 
 {"prepare": [SQL, …], "run": SQL, "count": N, "seconds": S, "warm": N, "cleanup": SQL}
 
@@ -83,6 +83,16 @@ def timed_flight() -> Callable[[str], list[Row]]:
     return run
 
 
+def timed_arrow() -> Callable[[str], list[Row]]:
+    connection = duckdb.connect()
+
+    def run(sql: str) -> list[Row]:
+        table: Any = connection.execute(sql).to_arrow_table()
+        return [(table.nbytes,)]
+
+    return run
+
+
 def timed_attach() -> Callable[[str], list[Row]]:
     connection = openduck()
 
@@ -100,6 +110,7 @@ def main() -> None:
         "quack": lambda: timed_sql(quack()),
         "plain": lambda: timed_sql(duckdb.connect()),
         "flight": timed_flight,
+        "arrow": timed_arrow,
         "attach": timed_attach,
     }
     run = makers[kind]()
