@@ -87,7 +87,7 @@ def timed_arrow() -> Callable[[str], list[Row]]:
     connection = duckdb.connect()
 
     def run(sql: str) -> list[Row]:
-        table: Any = connection.execute(sql).to_arrow_table()
+        table: Any = connection.sql(sql).to_arrow_table()
         return [(table.nbytes,)]
 
     return run
