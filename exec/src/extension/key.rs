@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
@@ -72,7 +72,7 @@ impl SigningKey {
         fs::create_dir_all(parent).map_err(failed)?;
         // Written whole before it has its name, which must be new: of two at once, one is refused.
         let mut file = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .permissions(fs::Permissions::from_mode(0o600))
             .tempfile_in(parent)
             .map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
@@ -91,16 +91,9 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`].
     pub fn read(path: &Path) -> Result<SigningKey, KeyError> {
-        let open = || {
-            let mut options = fs::OpenOptions::new();
-            // A pipe would be waited for.
-            options
-                .read(true)
-                .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-            io::read_to_string(options.open(path)?)
-        };
-        let text = open().map_err(|source| match source.kind() {
+        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => KeyError::Missing(path.to_owned()),
+            io::ErrorKind::InvalidData => KeyError::Unfit(path.to_owned()),
             _ => KeyError::File {
                 path: path.to_owned(),
                 source,
@@ -176,8 +169,6 @@ impl PublicKey {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
     use super::super::footer::tests::file;

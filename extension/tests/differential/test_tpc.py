@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from client import Client
+from client import Client, Result
 from compare import assert_contains, assert_same
 from conftest import Clients
 from tpc import QUERIES, Placement, Suite, make, without_limit
@@ -41,7 +41,7 @@ def all_remote(clients: Clients, suites: dict[str, Suite]) -> None:
 
 
 @functools.cache
-def answer(client: Client, sql: str) -> object:
+def answer(client: Client, sql: str) -> Result:
     return client.run(sql)
 
 
