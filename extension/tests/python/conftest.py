@@ -62,7 +62,8 @@ class Plain:
         answer = json.loads(done.stdout)
         if "failure" in answer:
             raise Refused(f"{answer['statement']}: {answer['kind']}: {answer['failure']}")
-        return answer["rows"]
+        rows: list[Any] = answer["rows"]
+        return rows
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,7 +29,8 @@ LOADED = "SELECT loaded FROM duckdb_extensions() WHERE extension_name = 'openduc
 @pytest.fixture(scope="module")
 def key(served: Served) -> dict[str, str]:
     """A key of the served home; its public half."""
-    return json.loads(served.command("keys", "create", "--json"))
+    made: dict[str, str] = json.loads(served.command("keys", "create", "--json"))
+    return made
 
 
 @pytest.fixture

@@ -44,11 +44,13 @@ class Served:
 
     def is_ready(self) -> bool:
         with contextlib.suppress(OSError):
-            return urllib.request.urlopen(f"{self.endpoint}/ready", timeout=2).status == 200
+            status: int = urllib.request.urlopen(f"{self.endpoint}/ready", timeout=2).status
+            return status == 200
         return False
 
     def get(self, path: str) -> str:
-        return urllib.request.urlopen(f"{self.endpoint}{path}", timeout=5).read().decode()
+        page: bytes = urllib.request.urlopen(f"{self.endpoint}{path}", timeout=5).read()
+        return page.decode()
 
     def command(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Runs an `openduck` command against it; returns what it printed."""
