@@ -79,7 +79,7 @@ pub fn publish(
     let folder = Path::new(&footer.duckdb_version).join(&footer.platform);
     let path = repository.join(folder).join(format!("{name}{SUFFIX}.gz"));
     write_whole(&path, |file| {
-        let mut packed = GzEncoder::new(file, Compression::best());
+        let mut packed = GzEncoder::new(file, Compression::default());
         packed.write_all(&content)?;
         packed.finish().map(drop)
     })?;

@@ -50,11 +50,11 @@ print(json.dumps(connection.execute("SELECT count(*) FROM ducks").fetchone()))""
 
 def test_a_snapshot_is_as_it_was(user: User, served: Served) -> None:
     served.command("query", "CREATE TABLE changing AS SELECT 1 AS i", "-d", "mydb")
-    served.command("query", "CALL openduck_snapshot('mydb', 'it''s before')", "-d", "mydb")
+    served.command("query", "CALL openduck_snapshot('mydb', 'before')", "-d", "mydb")
     served.command("query", "INSERT INTO changing VALUES (2)", "-d", "mydb")
     found = user.run("""
 import duckdb, openduck
-then, now = openduck.connect("mydb", snapshot="it's before"), openduck.connect("mydb")
+then, now = openduck.connect("mydb", snapshot="before"), openduck.connect("mydb")
 try:
     then.execute("INSERT INTO changing VALUES (3)")
     failure = None

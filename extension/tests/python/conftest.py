@@ -73,7 +73,7 @@ def needed() -> None:
         raise pytest.UsageError(f"set {', '.join(missing)}, or let scripts/test do it")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def files() -> list[Path]:
     """The extension's files, as they were built."""
     directory = Path(os.environ["OPENDUCK_EXTENSION_DIR"])

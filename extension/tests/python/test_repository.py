@@ -33,7 +33,7 @@ def key(served: Served) -> dict[str, str]:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def published(served: Served, key: dict[str, str], files: list[Path]) -> Path:
     """The home's repository, with the extension in it."""
     told = json.loads(served.command("extension", "publish", *map(str, files), "--json"))
@@ -96,7 +96,7 @@ def test_a_changed_byte_is_refused(
     file = changed / VERSION / PLATFORM / "openduck.duckdb_extension.gz"
     content = bytearray(gzip.decompress(file.read_bytes()))
     content[offset] ^= 1
-    file.write_bytes(gzip.compress(content))
+    file.write_bytes(gzip.compress(content, compresslevel=1))
     plain.run(ALLOW, create(str(changed), key["public_key"]))
     with pytest.raises(Refused, match="signature"):
         plain.run(ALLOW, "INSTALL openduck FROM ducks")
