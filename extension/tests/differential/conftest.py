@@ -81,7 +81,7 @@ def attached(served: Served) -> Client:
     """A new client with the database attached as `cloud`."""
     client = Client(str(Path(os.environ["OPENDUCK_EXTENSION_DIR"]) / "openduck.duckdb_extension"))
     client.run(
-        "ATTACH 'openduck:mydb' AS cloud (TYPE openduck, ENDPOINT $endpoint, TOKEN $token)",
+        "ATTACH 'openduck:mydb' AS cloud (ENDPOINT $endpoint, TOKEN $token)",
         {"endpoint": served.endpoint, "token": served.token},
     )
     return client

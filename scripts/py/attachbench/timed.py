@@ -31,7 +31,7 @@ def openduck() -> duckdb.DuckDBPyConnection:
 
 def attach(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
-        "ATTACH $path AS cloud (TYPE openduck, ENDPOINT $endpoint, TOKEN $token)",
+        "ATTACH $path AS cloud (ENDPOINT $endpoint, TOKEN $token)",
         {
             "path": f"openduck:{os.environ['BENCH_DATABASE']}",
             "endpoint": os.environ["BENCH_ENDPOINT"],

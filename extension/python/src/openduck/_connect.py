@@ -79,5 +79,6 @@ def _path(database: str) -> str:
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: str, options: Mapping[str, str | bool]) -> None:
     # Values travel as parameters, so that nothing in them is SQL and none of them is in a statement's text.
-    wanted = "".join(f", {name} ${name}" for name in options)
-    connection.execute(f"ATTACH $path AS cloud (TYPE openduck{wanted})", {"path": path, **options})
+    wanted = ", ".join(f"{name} ${name}" for name in options)
+    clause = f" ({wanted})" if wanted else ""
+    connection.execute(f"ATTACH $path AS cloud{clause}", {"path": path, **options})
