@@ -46,7 +46,8 @@ class User:
         )
         if done.returncode != 0:
             raise Failed(f"ended with {done.returncode}: {done.stderr}")
-        return json.loads(done.stdout)
+        # Before it there may be a progress bar.
+        return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="session", autouse=True)

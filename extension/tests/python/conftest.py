@@ -27,6 +27,8 @@ import json, sys
 import duckdb
 statements = json.load(sys.stdin)
 connection = duckdb.connect()
+# It would be on stdout.
+connection.execute("SET enable_progress_bar = false")
 rows = []
 try:
     for statement in statements:
