@@ -81,7 +81,7 @@ impl Client {
     pub fn new(config: Config) -> Result<Self, Failure> {
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(
-                "InvalidInput",
+                "Invalid Input",
                 format!(
                     "the ENDPOINT {:?} is not usable: {what}; write it as http://host:port or https://host:port",
                     config.endpoint
@@ -112,7 +112,7 @@ impl Client {
             token => {
                 let mut value: MetadataValue<Ascii> =
                     format!("Bearer {token}").parse().map_err(|_| {
-                        Failure::new("InvalidInput", "the TOKEN has characters that no token has")
+                        Failure::new("Invalid Input", "the TOKEN has characters that no token has")
                     })?;
                 value.set_sensitive(true);
                 Some(value)

@@ -110,7 +110,7 @@ impl Failure {
                 ),
             ),
             (Code::Unavailable, _) => ("IO", format!("{endpoint}: {said}; try again")),
-            _ => ("InvalidInput", format!("{endpoint}: {said}")),
+            _ => ("Invalid Input", format!("{endpoint}: {said}")),
         };
         Self {
             again: status.code() == Code::Unavailable,

@@ -11,7 +11,7 @@ use arrow_schema::{ArrowError, Schema};
 use crate::failure::Failure;
 
 fn unwritable(error: ArrowError) -> Failure {
-    Failure::new("NotImplemented", format!("these rows can't travel: {error}"))
+    Failure::new("Not implemented", format!("these rows can't travel: {error}"))
 }
 
 /// A whole stream with one batch.
@@ -58,7 +58,7 @@ pub fn append(batch: &RecordBatch, to: &mut Vec<u8>) -> Result<(), Failure> {
         .map_err(unwritable)?;
     if !dictionaries.is_empty() {
         return Err(Failure::new(
-            "NotImplemented",
+            "Not implemented",
             "rows with dictionaries can't travel",
         ));
     }
