@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_buffer::Buffer;
-use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -27,6 +25,7 @@ use tokio::task::AbortHandle;
 use crate::channel::Client;
 use crate::failure::Failure;
 use crate::interrupt::{ASKED_EVERY, Interrupt};
+use crate::ipc;
 use crate::runtime;
 
 /// Batches of one stream that wait to be taken, at most: some 4 MiB each.
@@ -39,7 +38,7 @@ pub struct Rows {
     answer: ExecuteQueryResponse,
     schema: SchemaRef,
     queue: Arc<Queue>,
-    decoders: Mutex<Vec<StreamDecoder>>,
+    reader: Mutex<Option<Arc<ipc::Reader>>>,
 }
 
 /// What [`Rows::next`] gives.
@@ -81,7 +80,7 @@ impl Rows {
         inline: bool,
     ) -> Result<Self, Failure> {
         let broken = |what: &dyn std::fmt::Display| Failure::broken(client.endpoint(), what);
-        let schema = decode_schema(&answer.schema).map_err(|error| broken(&error))?;
+        let schema = ipc::read_schema(&answer.schema).map_err(|error| broken(&error))?;
         if schema.fields().len() != answer.columns.len() {
             return Err(broken(&"columns and schema differ"));
         }
@@ -104,12 +103,12 @@ impl Rows {
         Ok(Self {
             client: Arc::clone(client),
             answer,
-            schema,
+            schema: Arc::new(schema),
             queue: Arc::new(Queue {
                 state: Mutex::new(state),
                 changed: Condvar::new(),
             }),
-            decoders: Mutex::default(),
+            reader: Mutex::default(),
         })
     }
 
@@ -176,7 +175,7 @@ impl Rows {
                 }
             }
         };
-        self.decode(bytes, &dictionaries)
+        self.decode(&bytes, &dictionaries)
             .map(|batch| Next::Batch(place, batch))
     }
 
@@ -190,23 +189,19 @@ impl Rows {
         }
     }
 
-    fn decode(&self, bytes: Bytes, dictionaries: &[Bytes]) -> Result<RecordBatch, Failure> {
+    fn decode(&self, bytes: &Bytes, dictionaries: &[Bytes]) -> Result<RecordBatch, Failure> {
         let broken =
             |error: arrow_schema::ArrowError| Failure::broken(self.client.endpoint(), error);
-        let idle = self.decoders.lock().pop();
-        let mut decoder = match idle {
-            Some(decoder) => decoder,
+        let mut known = self.reader.lock();
+        let reader = match &*known {
+            Some(reader) => Arc::clone(reader),
             None => {
-                let mut decoder = StreamDecoder::new();
-                for message in std::iter::once(&self.answer.schema).chain(dictionaries) {
-                    feed(&mut decoder, message.clone()).map_err(broken)?;
-                }
-                decoder
+                let made = ipc::Reader::new(&self.schema, dictionaries).map_err(broken)?;
+                Arc::clone(known.insert(Arc::new(made)))
             }
         };
-        let batch = feed(&mut decoder, bytes).map_err(broken)?;
-        self.decoders.lock().push(decoder);
-        batch.ok_or_else(|| Failure::broken(self.client.endpoint(), "a batch without rows"))
+        drop(known);
+        reader.read(bytes).map_err(broken)
     }
 
     /// Opens all streams.
@@ -302,26 +297,4 @@ async fn read(
         }
     }
     Err(Failure::broken(endpoint, "a stream without its end"))
-}
-
-fn decode_schema(message: &Bytes) -> Result<SchemaRef, arrow_schema::ArrowError> {
-    let mut decoder = StreamDecoder::new();
-    feed(&mut decoder, message.clone())?;
-    decoder
-        .schema()
-        .ok_or_else(|| arrow_schema::ArrowError::ParseError("no schema".to_owned()))
-}
-
-fn feed(
-    decoder: &mut StreamDecoder,
-    message: Bytes,
-) -> Result<Option<RecordBatch>, arrow_schema::ArrowError> {
-    let mut buffer = Buffer::from(message);
-    let mut last = None;
-    while !buffer.is_empty() {
-        if let Some(batch) = decoder.decode(&mut buffer)? {
-            last = Some(batch);
-        }
-    }
-    Ok(last)
 }
