@@ -8,14 +8,41 @@ namespace openduck {
 
 namespace {
 
+//! Where there is no AS, DuckDB makes the name from the path: from its last part, credentials and all.
+void CheckName(ClientContext &context, const string &path, const string &name, const string &database) {
+	auto given = AttachedDatabase::ExtractDatabaseName(path, FileSystem::GetFileSystem(context));
+	auto leaks = StringUtil::Contains(StringUtil::Lower(name), "token=");
+	if (leaks || (StringUtil::Contains(path, "?") && given == Identifier(name) && name != database)) {
+		throw InvalidInputException("without a name this database would be named after a part of its options: write "
+		                            "ATTACH '…' AS name, or give ENDPOINT and TOKEN in parentheses, by a secret or by "
+		                            "OPENDUCK_ENDPOINT and OPENDUCK_TOKEN");
+	}
+}
+
+//! Asks who is there: a wrong token or endpoint is said now, and another version of DuckDB is refused.
+void Greet(ClientContext &context, RemoteCatalog &catalog) {
+	Statement statement;
+	statement.sql = "SELECT version()";
+	statement.inline_bytes = 4096;
+	statement.snapshot = catalog.Options().snapshot;
+	auto result = catalog.Remote().Execute(context, statement);
+	RowFormat format(context, *result);
+	RowReader reader(context, format);
+	DataChunk chunk;
+	chunk.Initialize(context, format.types);
+	reader.Read(context, *result, chunk);
+	auto version = chunk.size() == 1 ? chunk.GetValue(0, 0).ToString() : string();
+	if (version != DuckDB::LibraryVersion()) {
+		throw InvalidInputException("the server at %s runs DuckDB %s, and this is %s: install the same version on both "
+		                            "sides",
+		                            catalog.Remote().Endpoint(), version, DuckDB::LibraryVersion());
+	}
+}
+
 unique_ptr<Catalog> Attach(optional_ptr<StorageExtensionInfo> storage, ClientContext &context, AttachedDatabase &db,
                            const string &name, AttachInfo &info, AttachOptions &options) {
-	if (StringUtil::Contains(StringUtil::Lower(name), "token=")) {
-		// DuckDB makes the name from the path where there is no AS.
-		throw InvalidInputException("this database would be named after its token: write ATTACH '…' AS name, or give the "
-		                            "token with TOKEN, OPENDUCK_TOKEN or a secret");
-	}
 	auto attachment = ReadOptions(context, info.path, options.options);
+	CheckName(context, info.path, name, attachment.database);
 	// Nobody else needs to see these.
 	options.options.clear();
 	options.original_path = attachment.database;
@@ -26,7 +53,9 @@ unique_ptr<Catalog> Attach(optional_ptr<StorageExtensionInfo> storage, ClientCon
 	if (!attachment.snapshot.empty()) {
 		db.SetReadOnlyDatabase();
 	}
-	return make_uniq<RemoteCatalog>(db, std::move(attachment));
+	auto catalog = make_uniq<RemoteCatalog>(db, std::move(attachment));
+	Greet(context, *catalog);
+	return std::move(catalog);
 }
 
 unique_ptr<TransactionManager> CreateTransactions(optional_ptr<StorageExtensionInfo> storage, AttachedDatabase &db,

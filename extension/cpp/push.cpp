@@ -159,6 +159,10 @@ unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique
 	auto info = make_shared_ptr<PushInfo>(*this, statement->ToString());
 	info->writes = true;
 	info->ddl = true;
+	if (statement->type == StatementType::CREATE_STATEMENT) {
+		auto &create = *statement->Cast<CreateStatement>().info;
+		info->counts = create.type == CatalogType::TABLE_ENTRY && create.Cast<CreateTableInfo>().query;
+	}
 	return CallOf(*this, std::move(info));
 }
 
@@ -311,7 +315,7 @@ unique_ptr<FunctionData> Bind(ClientContext &context, TableFunctionBindInput &in
 	}
 	Register(context, input, info->catalog, *info);
 	auto &function = input.table_function;
-	if (info->ddl) {
+	if (info->ddl && !info->counts) {
 		function.call_return_type = StatementReturnType::NOTHING;
 		types = {LogicalType::BIGINT};
 		names = {"Count"};
@@ -365,7 +369,7 @@ unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFun
 		state->inner = Run(context, bind);
 	}
 	auto &got = state->inner->format->types;
-	if (!bind.no_rows && got.size() != bind.types.size()) {
+	if (!bind.no_rows && !bind.ddl && got.size() != bind.types.size()) {
 		bind.catalog.Forget();
 		throw CatalogException("the remote database was changed by somebody else: run the statement again");
 	}

@@ -16,6 +16,8 @@ struct PushInfo : public TableFunctionInfo {
 	unique_ptr<QueryNode> shape;
 	bool writes = false;
 	bool ddl = false;
+	//! A statement that changes the schema and counts rows: CREATE TABLE AS.
+	bool counts = false;
 	//! A statement of CONNECT, in the session of these.
 	string raw_session;
 	//! Names of the parameters, in the order of the function's arguments behind the SQL.

@@ -290,7 +290,8 @@ PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &context, Physi
 	vector<LogicalType> types;
 	for (auto &column : info.columns.Logical()) {
 		auto name = InputColumn(types.size());
-		auto travels = TravelType(column.Type()) == column.Type();
+		// Arrow gives a tuple back as a struct, and an ENUM as a text.
+		auto travels = !column.Type().IsNested() && TravelType(column.Type()) == column.Type();
 		list += (list.empty() ? "" : ", ") +
 		        (travels ? name : "CAST(" + name + " AS " + column.Type().ToString() + ")") + " AS " +
 		        Quoted(column.Name());

@@ -19,7 +19,7 @@ extension_objects() {
     objects=$(extension_dir)
     mkdir -p "$objects"
     flags=(-std=c++17 -O2 -fPIC -DNDEBUG -fvisibility-inlines-hidden -ffunction-sections -fdata-sections
-        -Wall -Werror -Wno-unused-parameter -isystem "$OPENDUCK_LIBDUCKDB/include" -I "$objects"
+        -Wall -Werror -Wno-unused-parameter -isystem "$OPENDUCK_LIBDUCKDB/include"
         -I "$REPO_DIR/extension/include")
     # DuckDB's headers are compiled once, for all.
     if [[ ! $objects/duckdb_headers.hpp.gch -nt $source/duckdb_headers.hpp ]]; then
@@ -34,7 +34,7 @@ extension_objects() {
     done
     if ((${#stale[@]} > 0)); then
         printf '%s\0' "${stale[@]}" |
-            xargs -0 -P "$(nproc)" -I{} g++ "${flags[@]}" -c "$source/{}.cpp" -o "$objects/{}.o"
+            xargs -0 -P "$(nproc)" -I{} g++ "${flags[@]}" -include "$objects/duckdb_headers.hpp" -c "$source/{}.cpp" -o "$objects/{}.o"
     fi
 }
 
