@@ -14,7 +14,7 @@ static constexpr idx_t IMAGES_KEPT = 64;
 static constexpr idx_t SESSIONS_KEPT = 16;
 
 string Quoted(const Identifier &name) {
-	return KeywordHelper::WriteQuoted(name.GetIdentifierName(), '"');
+	return SQLQuotedIdentifier(name) + string();
 }
 
 RemoteCatalog::RemoteCatalog(AttachedDatabase &db, Attachment attachment_p)

@@ -39,9 +39,16 @@ void Greet(ClientContext &context, RemoteCatalog &catalog) {
 	}
 }
 
+//! The path of the database that the process was started with, credentials and all.
+struct MainPath : public StorageExtensionInfo {
+	string path;
+};
+
 unique_ptr<Catalog> Attach(optional_ptr<StorageExtensionInfo> storage, ClientContext &context, AttachedDatabase &db,
                            const string &name, AttachInfo &info, AttachOptions &options) {
-	auto attachment = ReadOptions(context, info.path, options.options);
+	auto &main = dynamic_cast<MainPath &>(*storage);
+	auto path = options.is_main_database && !main.path.empty() ? main.path : info.path;
+	auto attachment = ReadOptions(context, path, options.options);
 	CheckName(context, info.path, name, attachment.database);
 	// Nobody else needs to see these.
 	options.options.clear();
@@ -72,6 +79,14 @@ void Load(ExtensionLoader &loader) {
 	auto storage = make_shared_ptr<StorageExtension>();
 	storage->attach = Attach;
 	storage->create_transaction_manager = CreateTransactions;
+	auto main = make_shared_ptr<MainPath>();
+	auto &type = config.options.database_type;
+	if (type == "openduck" || type == "od") {
+		// DuckDB names the database after the path: it shall see the database's name alone.
+		main->path = config.options.database_path;
+		config.options.database_path = PathOptions(main->path).database;
+	}
+	storage->storage_info = main;
 	StorageExtension::Register(config, "openduck", storage);
 	StorageExtension::Register(config, "od", storage);
 	RegisterSecret(loader);

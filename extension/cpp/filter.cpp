@@ -49,7 +49,7 @@ static string ValueToSQL(const Value &value) {
 		return string();
 	}
 	// As text, so that no literal is taken for another type on its way.
-	auto quoted = KeywordHelper::WriteQuoted(text, '\'');
+	auto quoted = Value(text).ToSQLString();
 	return value.type().id() == LogicalTypeId::VARCHAR ? quoted
 	                                                   : "CAST(" + quoted + " AS " + value.type().ToString() + ")";
 }

@@ -222,7 +222,7 @@ shared_ptr<ResultGlobalState> Run(ClientContext &context, const QueryBindData &b
 		statement.parameters = make_uniq<DataChunk>();
 		statement.parameters->Initialize(context, types);
 		for (idx_t i = 0; i < bind.parameters.size(); i++) {
-			statement.parameters->SetValue(i, 0, bind.parameters[i]);
+			statement.parameters->data[i].Reference(bind.parameters[i], count_t(1));
 		}
 		statement.parameters->SetChildCardinality(1);
 		statement.parameter_names = bind.parameter_names;
@@ -348,7 +348,7 @@ unique_ptr<FunctionData> Bind(ClientContext &context, TableFunctionBindInput &in
 		}
 	}
 	bind->types = types;
-	RemoteTransaction::Get(context, info->catalog).Announce();
+	RemoteTransaction::Get(context, info->catalog).Announce(context);
 	return std::move(bind);
 }
 

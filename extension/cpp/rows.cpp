@@ -3,7 +3,13 @@
 namespace openduck {
 
 LogicalType ParseType(ClientContext &context, const string &text) {
-	return TransformStringToLogicalType(text, context);
+	auto &types = TypeManager::Get(context);
+	try {
+		return types.ParseLogicalType(text);
+	} catch (InvalidInputException &) {
+		// Not one of DuckDB's own: an extension's, such as JSON.
+		return types.ParseLogicalType(text, context);
+	}
 }
 
 RowFormat::RowFormat(ClientContext &context, const Result &result) {

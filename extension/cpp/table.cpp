@@ -26,7 +26,7 @@ unique_ptr<BaseStatistics> RemoteTable::GetStatistics(ClientContext &context, co
 TableFunction RemoteTable::GetScanFunction(ClientContext &context, unique_ptr<FunctionData> &bind_data) {
 	auto &remote = catalog.Cast<RemoteCatalog>();
 	auto &transaction = RemoteTransaction::Get(context, remote);
-	transaction.Announce();
+	transaction.Announce(context);
 	bind_data = make_uniq<ScanBindData>(remote, *this, transaction.Image(context));
 	return ScanFunction();
 }

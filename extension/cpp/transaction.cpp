@@ -12,6 +12,16 @@ RemoteTransaction &RemoteTransaction::Get(ClientContext &context, Catalog &catal
 	return Transaction::Get(context, catalog).Cast<RemoteTransaction>();
 }
 
+void RemoteTransaction::Announce(ClientContext &context) {
+	lock_guard<mutex> guard(lock);
+	auto number = context.transaction.GetActiveQuery();
+	if (number != statement_number) {
+		statement_number = number;
+		parts = 0;
+	}
+	parts++;
+}
+
 void RemoteTransaction::CheckProcess() const {
 	if (process != getpid()) {
 		throw TransactionException("this transaction belongs to the process that this one was forked from: ROLLBACK, "

@@ -15,8 +15,10 @@ public:
 	static RemoteTransaction &Get(ClientContext &context, Catalog &catalog);
 
 	//! One more statement will be sent for what runs now.
-	void Announce() {
-		parts++;
+	void Announce(ClientContext &context);
+	//! Whether more than one is.
+	bool HasParts() const {
+		return parts > 1;
 	}
 	//! Gives a statement its place: a session, a state to read, a key. `alone`: it is its local statement's whole work.
 	void Place(ClientContext &context, Statement &statement, bool writes);
@@ -45,7 +47,9 @@ private:
 	RemoteCatalog &catalog;
 	mutex lock;
 	int process;
+	//! What was announced, of the local statement with this number.
 	atomic<idx_t> parts {0};
+	idx_t statement_number = 0;
 	string session;
 	//! The state that a statement without a session has read.
 	idx_t read_lsn = 0;

@@ -111,6 +111,18 @@ struct WriteSinkState : public GlobalSinkState {
 	DataChunk travelling;
 	unique_ptr<Result> result;
 	unique_ptr<RowFormat> format;
+	//! Rows that wait here: the session runs one statement at a time, and others of this plan come first.
+	unique_ptr<ColumnDataCollection> gathered;
+
+	void Append(ClientContext &context, DataChunk &chunk, const vector<LogicalType> &types) {
+		if (!appender) {
+			appender = make_uniq<ArrowAppender>(types, ROWS_GATHERED, properties, casts);
+		}
+		appender->Append(chunk, 0, chunk.size(), chunk.size());
+		if (appender->RowCount() >= ROWS_GATHERED || appender->ByteSize() >= BYTES_GATHERED) {
+			Flush(context);
+		}
+	}
 
 	void Flush(ClientContext &context) {
 		if (!appender || appender->RowCount() == 0) {
@@ -141,6 +153,9 @@ unique_ptr<GlobalSinkState> RemoteWrite::GetGlobalSinkState(ClientContext &conte
 	statement.inline_bytes = 64 << 10;
 	auto &transaction = RemoteTransaction::Get(context, catalog);
 	transaction.Place(context, statement, true);
+	if (transaction.HasParts()) {
+		state->gathered = make_uniq<ColumnDataCollection>(context, travel_types);
+	}
 	state->upload = catalog.Remote().Begin(context, statement, INPUT, schema);
 	return std::move(state);
 }
@@ -148,10 +163,6 @@ unique_ptr<GlobalSinkState> RemoteWrite::GetGlobalSinkState(ClientContext &conte
 SinkResultType RemoteWrite::Sink(ExecutionContext &context, DataChunk &chunk, OperatorSinkInput &input) const {
 	auto &state = input.global_state.Cast<WriteSinkState>();
 	auto count = chunk.size();
-	if (!state.appender) {
-		state.appender =
-		    make_uniq<ArrowAppender>(travel_types, ROWS_GATHERED, state.properties, state.casts);
-	}
 	for (idx_t i = 0; i < columns.size(); i++) {
 		auto &source = chunk.data[columns[i]];
 		if (source.GetType() == travel_types[i]) {
@@ -163,9 +174,10 @@ SinkResultType RemoteWrite::Sink(ExecutionContext &context, DataChunk &chunk, Op
 		}
 	}
 	state.travelling.SetCardinalityUnsafe(count);
-	state.appender->Append(state.travelling, 0, count, count);
-	if (state.appender->RowCount() >= ROWS_GATHERED || state.appender->ByteSize() >= BYTES_GATHERED) {
-		state.Flush(context.client);
+	if (state.gathered) {
+		state.gathered->Append(state.travelling);
+	} else {
+		state.Append(context.client, state.travelling, travel_types);
 	}
 	return SinkResultType::NEED_MORE_INPUT;
 }
@@ -173,6 +185,12 @@ SinkResultType RemoteWrite::Sink(ExecutionContext &context, DataChunk &chunk, Op
 SinkFinalizeType RemoteWrite::Finalize(Pipeline &pipeline, Event &event, ClientContext &context,
                                        OperatorSinkFinalizeInput &input) const {
 	auto &state = input.global_state.Cast<WriteSinkState>();
+	if (state.gathered) {
+		for (auto &chunk : state.gathered->Chunks()) {
+			state.Append(context, chunk, travel_types);
+		}
+		state.gathered.reset();
+	}
 	state.Flush(context);
 	state.result = state.upload->Finish(context);
 	auto &transaction = RemoteTransaction::Get(context, catalog);
@@ -275,7 +293,7 @@ PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &context, PhysicalPlan
 	auto sql = "INSERT INTO " + table.RemoteName() + " (" + names + ") SELECT " + values + " FROM " + INPUT +
 	           ConflictClause(op) + (op.return_chunk ? Returning(table) : "");
 	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce();
+	transaction.Announce(context);
 	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_INSERT", sql, Range(types.size()), types,
 	                                        op.return_chunk, false, op.estimated_cardinality);
 	write.Cast<RemoteWrite>().image = transaction.Image(context);
@@ -305,7 +323,7 @@ PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &context, Physi
 	sql += info.on_conflict == OnCreateConflict::IGNORE_ON_CONFLICT ? "IF NOT EXISTS " : "";
 	sql += Quoted(op.schema.name) + "." + Quoted(info.GetTableName()) + " AS SELECT " + list + " FROM " + INPUT;
 	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce();
+	transaction.Announce(context);
 	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_CREATE_TABLE_AS", sql, Range(types.size()), types,
 	                                        false, true, op.estimated_cardinality);
 	write.Cast<RemoteWrite>().image = transaction.Image(context);
@@ -320,7 +338,7 @@ PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &context, PhysicalPlan
 	auto sql = "DELETE FROM " + table.RemoteName() + " WHERE rowid IN (SELECT " + InputColumn(0) + " FROM " + INPUT + ")" +
 	           (op.return_chunk ? Returning(table) : "");
 	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce();
+	transaction.Announce(context);
 	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_DELETE", sql, vector<idx_t> {row_id},
 	                                        vector<LogicalType> {LogicalType::BIGINT}, op.return_chunk, false,
 	                                        op.estimated_cardinality);
@@ -356,7 +374,7 @@ PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &context, PhysicalPlan
 	           " WHERE openduck_table.rowid = " + INPUT + "." + InputColumn(columns.size() - 1) +
 	           (op.return_chunk ? Returning(table) : "");
 	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce();
+	transaction.Announce(context);
 	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_UPDATE", sql, std::move(columns), std::move(types),
 	                                        op.return_chunk, false, op.estimated_cardinality);
 	write.Cast<RemoteWrite>().image = transaction.Image(context);
