@@ -1,5 +1,6 @@
 #include "catalog.hpp"
 
+#include "rows.hpp"
 #include "transaction.hpp"
 
 namespace openduck {
@@ -20,6 +21,31 @@ string Quoted(const Identifier &name) {
 RemoteCatalog::RemoteCatalog(AttachedDatabase &db, Attachment attachment_p)
     : Catalog(db), attachment(std::move(attachment_p)), client(attachment.client, attachment.database),
       raw_session(Client::RandomName()) {
+}
+
+//! What a statement with one row of one text gives.
+static string OneText(ClientContext &context, const RemoteCatalog &catalog, const Client &client, const string &sql) {
+	Statement statement;
+	statement.sql = sql;
+	statement.inline_bytes = 4096;
+	statement.snapshot = catalog.Options().snapshot;
+	auto result = client.Execute(context, statement);
+	RowFormat format(context, *result);
+	RowReader reader(context, format);
+	DataChunk chunk;
+	chunk.Initialize(context, format.types);
+	reader.Read(context, *result, chunk);
+	return chunk.size() == 1 ? chunk.GetValue(0, 0).ToString() : string();
+}
+
+void RemoteCatalog::Greet(ClientContext &context) {
+	auto version = OneText(context, *this, client, "SELECT version()");
+	if (version != DuckDB::LibraryVersion()) {
+		throw InvalidInputException("the server at %s runs DuckDB %s, and this is %s: install the same version on both "
+		                            "sides",
+		                            client.Endpoint(), version, DuckDB::LibraryVersion());
+	}
+	time_zone = OneText(context, *this, client, "SHOW TimeZone");
 }
 
 shared_ptr<CatalogImage> RemoteCatalog::Image(ClientContext &context) {

@@ -157,6 +157,12 @@ public:
 	idx_t NewestLsn() const {
 		return newest_lsn;
 	}
+	//! The time zone that statements have there unless they are told another.
+	const string &RemoteTimeZone() const {
+		return time_zone;
+	}
+	//! Asks who is there: a wrong token or endpoint is said, and another version of DuckDB refused.
+	void Greet(ClientContext &context);
 	//! Whether the backend has a function or macro of this name.
 	bool SupportsFunction(const string &name);
 	//! A session for one transaction at a time, and its return.
@@ -176,6 +182,7 @@ private:
 	atomic<idx_t> newest_lsn {0};
 	atomic<idx_t> schema_version {0};
 	vector<string> sessions;
+	string time_zone;
 	//! The functions that the backend has.
 	case_insensitive_set_t functions;
 	atomic<bool> functions_read {false};

@@ -19,26 +19,6 @@ void CheckName(ClientContext &context, const string &path, const string &name, c
 	}
 }
 
-//! Asks who is there: a wrong token or endpoint is said now, and another version of DuckDB is refused.
-void Greet(ClientContext &context, RemoteCatalog &catalog) {
-	Statement statement;
-	statement.sql = "SELECT version()";
-	statement.inline_bytes = 4096;
-	statement.snapshot = catalog.Options().snapshot;
-	auto result = catalog.Remote().Execute(context, statement);
-	RowFormat format(context, *result);
-	RowReader reader(context, format);
-	DataChunk chunk;
-	chunk.Initialize(context, format.types);
-	reader.Read(context, *result, chunk);
-	auto version = chunk.size() == 1 ? chunk.GetValue(0, 0).ToString() : string();
-	if (version != DuckDB::LibraryVersion()) {
-		throw InvalidInputException("the server at %s runs DuckDB %s, and this is %s: install the same version on both "
-		                            "sides",
-		                            catalog.Remote().Endpoint(), version, DuckDB::LibraryVersion());
-	}
-}
-
 //! The path of the database that the process was started with, credentials and all.
 struct MainPath : public StorageExtensionInfo {
 	string path;
@@ -61,7 +41,7 @@ unique_ptr<Catalog> Attach(optional_ptr<StorageExtensionInfo> storage, ClientCon
 		db.SetReadOnlyDatabase();
 	}
 	auto catalog = make_uniq<RemoteCatalog>(db, std::move(attachment));
-	Greet(context, *catalog);
+	catalog->Greet(context);
 	return std::move(catalog);
 }
 

@@ -26,7 +26,9 @@ bool RemoteCatalog::SupportsPushdown(const ParsedExpression &expression) {
 	switch (expression.GetExpressionClass()) {
 	case ExpressionClass::FUNCTION:
 		return SupportsFunction(expression.Cast<FunctionExpression>().FunctionName().GetIdentifierName());
-	case ExpressionClass::WINDOW:
+	case ExpressionClass::PARAMETER:
+		// DuckDB forgets the parameters of a statement that it hands over as a whole.
+		return false;
 	default:
 		return true;
 	}
@@ -61,39 +63,10 @@ bool RemoteCatalog::SupportsPushdown(const SQLStatement &statement) {
 //===--------------------------------------------------------------------===//
 // Rewriting
 //===--------------------------------------------------------------------===//
-//! Finds parameters anywhere in a node.
-static void FindParameters(const string &sql, vector<string> &names) {
-	// The text is the optimizer's own: its parameters are tokens of the form $name.
-	for (idx_t i = 0; i < sql.size(); i++) {
-		if (sql[i] == '\'' || sql[i] == '"') {
-			auto quote = sql[i];
-			for (i++; i < sql.size() && sql[i] != quote; i++) {
-			}
-			continue;
-		}
-		if (sql[i] != '$') {
-			continue;
-		}
-		string name;
-		for (i++; i < sql.size() && (StringUtil::CharacterIsAlphaNumeric(sql[i]) || sql[i] == '_'); i++) {
-			name += sql[i];
-		}
-		if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) {
-			names.push_back(name);
-		}
-	}
-}
-
 static unique_ptr<TableRef> CallOf(RemoteCatalog &catalog, shared_ptr<PushInfo> info) {
-	FindParameters(info->sql, info->parameters);
 	vector<unique_ptr<ParsedExpression>> arguments;
 	arguments.push_back(ConstantExpression::FromValue(Value(catalog.GetName().GetIdentifierName())));
 	arguments.push_back(ConstantExpression::FromValue(Value(info->sql)));
-	for (auto &name : info->parameters) {
-		auto parameter = make_uniq<ParameterExpression>();
-		parameter->IdentifierMutable() = Identifier(name);
-		arguments.push_back(std::move(parameter));
-	}
 	auto ref = make_uniq<TableFunctionRef>();
 	ref->function = make_uniq<FunctionExpression>("openduck_query", std::move(arguments));
 	ref->bind_info = std::move(info);
@@ -196,15 +169,21 @@ struct QueryBindData : public TableFunctionData {
 	shared_ptr<ResultGlobalState> result;
 };
 
-//! Settings that change what a statement means.
-vector<pair<string, string>> SettingsOf(ClientContext &context) {
-	static constexpr const char *NAMES[] = {"TimeZone",         "default_order",           "default_null_order",
-	                                        "integer_division", "ieee_floating_point_ops", "Calendar"};
+//! Settings that change what a statement means, where they are not what the backend has by itself.
+vector<pair<string, string>> SettingsOf(ClientContext &context, RemoteCatalog &catalog) {
+	static constexpr pair<const char *, const char *> DEFAULTS[] = {
+	    {"TimeZone", nullptr},         {"default_order", "ASCENDING"},       {"default_null_order", "NULLS_LAST"},
+	    {"integer_division", "false"}, {"ieee_floating_point_ops", "true"}, {"Calendar", "gregorian"}};
 	vector<pair<string, string>> settings;
-	for (auto name : NAMES) {
+	for (auto &setting : DEFAULTS) {
 		Value value;
-		if (context.TryGetCurrentSetting(name, value) && !value.IsNull()) {
-			settings.emplace_back(name, value.ToString());
+		if (!context.TryGetCurrentSetting(setting.first, value) || value.IsNull()) {
+			continue;
+		}
+		auto text = value.ToString();
+		auto known = setting.second ? string(setting.second) : catalog.RemoteTimeZone();
+		if (!StringUtil::CIEquals(text, known)) {
+			settings.emplace_back(setting.first, text);
 		}
 	}
 	return settings;
@@ -234,7 +213,7 @@ shared_ptr<ResultGlobalState> Run(ClientContext &context, const QueryBindData &b
 		bind.catalog.Learn(*state->result, true);
 		bind.catalog.Forget();
 	} else {
-		statement.settings = SettingsOf(context);
+		statement.settings = SettingsOf(context, bind.catalog);
 		statement.streams_max = StreamsOf(context);
 		auto &transaction = RemoteTransaction::Get(context, bind.catalog);
 		statement.read_only = !bind.writes && !transaction.Writes();
@@ -256,7 +235,10 @@ void BindShape(ClientContext &context, RemoteCatalog &catalog, QueryNode &shape,
 	path.emplace_back(catalog.GetName(), Identifier(DEFAULT_SCHEMA));
 	binder->EntryRetriever().SetSearchPath(std::move(path));
 	auto copy = shape.Copy();
+	auto &transaction = RemoteTransaction::Get(context, catalog);
+	auto announced = transaction.Announced();
 	auto bound = binder->Bind(*copy);
+	transaction.Unannounce(announced);
 	types = bound.types;
 	names = bound.names;
 }
@@ -308,9 +290,7 @@ unique_ptr<FunctionData> Bind(ClientContext &context, TableFunctionBindInput &in
 	bind->ddl = info->ddl;
 	bind->raw_session = info->raw_session;
 	for (idx_t i = 2; i < input.inputs.size(); i++) {
-		auto place = i - 2;
-		bind->parameter_names.push_back(place < info->parameters.size() ? info->parameters[place]
-		                                                                : std::to_string(place + 1));
+		bind->parameter_names.push_back(std::to_string(i - 1));
 		bind->parameters.push_back(input.inputs[i]);
 	}
 	Register(context, input, info->catalog, *info);

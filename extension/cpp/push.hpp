@@ -20,8 +20,6 @@ struct PushInfo : public TableFunctionInfo {
 	bool counts = false;
 	//! A statement of CONNECT, in the session of these.
 	string raw_session;
-	//! Names of the parameters, in the order of the function's arguments behind the SQL.
-	vector<string> parameters;
 };
 
 TableFunctionSet QueryFunctions();

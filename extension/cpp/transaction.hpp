@@ -16,6 +16,13 @@ public:
 
 	//! One more statement will be sent for what runs now.
 	void Announce(ClientContext &context);
+	//! What was announced until now, and going back to it: binding for the types alone sends nothing.
+	idx_t Announced() const {
+		return parts;
+	}
+	void Unannounce(idx_t announced) {
+		parts = announced;
+	}
 	//! Whether more than one is.
 	bool HasParts() const {
 		return parts > 1;
