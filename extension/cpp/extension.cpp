@@ -8,6 +8,9 @@ namespace openduck {
 
 namespace {
 
+//! How many keys of a join's one side are named to its other side.
+constexpr idx_t KEYS_TOLD = 2000;
+
 //! Where there is no AS, DuckDB makes the name from the path: from its last part, credentials and all.
 void CheckName(ClientContext &context, const string &path, const string &name, const string &database) {
 	auto given = AttachedDatabase::ExtractDatabaseName(path, FileSystem::GetFileSystem(context));
@@ -71,6 +74,12 @@ void Load(ExtensionLoader &loader) {
 	StorageExtension::Register(config, "od", storage);
 	RegisterSecret(loader);
 	loader.RegisterFunction(QueryFunctions());
+	RegisterOperations(loader);
+	// A scan out there is worth more keys than one in memory: 50 is DuckDB's own limit of keys that a join tells its
+	// other side one by one.
+	if (Settings::Get<DynamicOrFilterThresholdSetting>(config) == 50) {
+		config.SetOptionByName("dynamic_or_filter_threshold", Value::UBIGINT(KEYS_TOLD));
+	}
 	loader.SetDescription("Remote databases of OpenDuck, attached like local ones");
 }
 

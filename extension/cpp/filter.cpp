@@ -48,6 +48,10 @@ static string ValueToSQL(const Value &value) {
 	if (text.find('\0') != string::npos) {
 		return string();
 	}
+	if (value.type().IsIntegral() && value.type().id() != LogicalTypeId::HUGEINT &&
+	    value.type().id() != LogicalTypeId::UHUGEINT) {
+		return text;
+	}
 	// As text, so that no literal is taken for another type on its way.
 	auto quoted = Value(text).ToSQLString();
 	return value.type().id() == LogicalTypeId::VARCHAR ? quoted

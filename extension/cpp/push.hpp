@@ -23,5 +23,6 @@ struct PushInfo : public TableFunctionInfo {
 };
 
 TableFunctionSet QueryFunctions();
+void RegisterOperations(ExtensionLoader &loader);
 
 } // namespace openduck
