@@ -21,8 +21,9 @@ const MESSAGE_MAX: usize = 256 << 20;
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// How long a server may be silent while something is asked of it: three missed signs of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// How long a server may be silent before it is asked for a sign of life, and how long that may take.
+/// Only while something is asked of it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// Where to, and as whom.
 #[derive(Clone, Default)]
