@@ -72,12 +72,15 @@ shared_ptr<CatalogImage> RemoteCatalog::SharedImage(ClientContext &context) {
 		functions_read = true;
 	}
 	for (auto &schema : image->schemas) {
-		schema.second->Scan(CatalogType::MACRO_ENTRY, [&](CatalogEntry &macro) { functions.insert(macro.name.GetIdentifierName()); });
-		schema.second->Scan(CatalogType::TABLE_MACRO_ENTRY, [&](CatalogEntry &macro) { functions.insert(macro.name.GetIdentifierName()); });
+		auto add = [&](CatalogEntry &macro) { functions.insert(macro.name.GetIdentifierName()); };
+		schema.second->Scan(CatalogType::MACRO_ENTRY, add);
+		schema.second->Scan(CatalogType::TABLE_MACRO_ENTRY, add);
+		schema.second->Scan(CatalogType::TYPE_ENTRY,
+		                    [&](CatalogEntry &type) { functions.insert(":" + type.name.GetIdentifierName()); });
 	}
 	image->number = ++images_read;
 	images.push_back(image);
-	if (images.size() > IMAGES_KEPT) {
+	while (images.size() > IMAGES_KEPT) {
 		images.erase(images.begin());
 	}
 	return image;
@@ -102,6 +105,10 @@ void RemoteCatalog::Learn(const Result &result, bool wrote) {
 bool RemoteCatalog::SupportsFunction(const string &name) {
 	lock_guard<mutex> guard(lock);
 	return functions.find(name) != functions.end();
+}
+
+bool RemoteCatalog::HasType(const string &name) {
+	return SupportsFunction(":" + name);
 }
 
 string RemoteCatalog::TakeSession() {

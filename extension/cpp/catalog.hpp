@@ -165,6 +165,8 @@ public:
 	void Greet(ClientContext &context);
 	//! Whether the backend has a function or macro of this name.
 	bool SupportsFunction(const string &name);
+	//! Whether the backend has a type of this name that is not DuckDB's own everywhere.
+	bool HasType(const string &name);
 	//! A session for one transaction at a time, and its return.
 	string TakeSession();
 	void ReturnSession(string session);
@@ -183,7 +185,7 @@ private:
 	atomic<idx_t> schema_version {0};
 	vector<string> sessions;
 	string time_zone;
-	//! The functions that the backend has.
+	//! The functions that the backend has, and its types, each behind a colon.
 	case_insensitive_set_t functions;
 	atomic<bool> functions_read {false};
 	//! The session of raw statements, as CONNECT sends them.
@@ -192,7 +194,7 @@ private:
 
 //! Reads all of a catalog.
 shared_ptr<CatalogImage> ReadCatalog(ClientContext &context, RemoteCatalog &catalog);
-//! The names of all functions that the backend has.
+//! The names of all functions that the backend has, and those of its types, each behind a colon.
 case_insensitive_set_t ReadFunctions(ClientContext &context, RemoteCatalog &catalog);
 //! Runs a statement that gives no rows, in the transaction of this context, and forgets the image.
 void RunDDL(ClientContext &context, RemoteCatalog &catalog, const string &sql);

@@ -235,7 +235,8 @@ shared_ptr<CatalogImage> ReadCatalog(ClientContext &context, RemoteCatalog &cata
 
 case_insensitive_set_t ReadFunctions(ClientContext &context, RemoteCatalog &catalog) {
 	Statement statement;
-	statement.sql = "SELECT DISTINCT function_name FROM duckdb_functions()";
+	statement.sql = "SELECT DISTINCT function_name FROM duckdb_functions() "
+	                "UNION ALL SELECT ':' || type_name FROM duckdb_types()";
 	statement.inline_bytes = 1 << 20;
 	case_insensitive_set_t names;
 	auto result = catalog.Remote().Execute(context, statement);

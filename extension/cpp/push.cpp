@@ -22,8 +22,27 @@ bool RemoteCatalog::Supports(RemoteCapability capability) const {
 	}
 }
 
+//! Whether every part of a type is DuckDB's own, or the backend's.
+static bool SupportsTypeOf(RemoteCatalog &catalog, const TypeExpression &type) {
+	auto &name = type.GetTypeName().GetIdentifierName();
+	if (TransformStringToLogicalTypeId(name) == LogicalTypeId::UNBOUND && !catalog.HasType(name)) {
+		return false;
+	}
+	auto supported = true;
+	ParsedExpressionIterator::EnumerateChildren(type, [&](const ParsedExpression &child) {
+		if (child.GetExpressionClass() == ExpressionClass::TYPE) {
+			supported = supported && SupportsTypeOf(catalog, child.Cast<TypeExpression>());
+		}
+	});
+	return supported;
+}
+
 bool RemoteCatalog::SupportsPushdown(const ParsedExpression &expression) {
 	switch (expression.GetExpressionClass()) {
+	case ExpressionClass::CAST:
+		return SupportsTypeOf(*this, expression.Cast<CastExpression>().TargetType());
+	case ExpressionClass::TYPE:
+		return SupportsTypeOf(*this, expression.Cast<TypeExpression>());
 	case ExpressionClass::FUNCTION:
 		return SupportsFunction(expression.Cast<FunctionExpression>().FunctionName().GetIdentifierName());
 	case ExpressionClass::PARAMETER:
@@ -169,12 +188,31 @@ struct QueryBindData : public TableFunctionData {
 	shared_ptr<ResultGlobalState> result;
 };
 
+//! Where names without a schema are looked for: the search path, as far as it is this catalog's.
+vector<Identifier> SchemasOf(ClientContext &context, RemoteCatalog &catalog) {
+	auto schemas = ClientData::Get(context).catalog_search_path->GetSchemasForCatalog(catalog.GetName());
+	Identifier main(DEFAULT_SCHEMA);
+	if (std::find(schemas.begin(), schemas.end(), main) == schemas.end()) {
+		schemas.push_back(main);
+	}
+	return schemas;
+}
+
 //! Settings that change what a statement means, where they are not what the backend has by itself.
 vector<pair<string, string>> SettingsOf(ClientContext &context, RemoteCatalog &catalog) {
 	static constexpr pair<const char *, const char *> DEFAULTS[] = {
 	    {"TimeZone", nullptr},         {"default_order", "ASCENDING"},       {"default_null_order", "NULLS_LAST"},
-	    {"integer_division", "false"}, {"ieee_floating_point_ops", "true"}, {"Calendar", "gregorian"}};
+	    {"integer_division", "false"}, {"ieee_floating_point_ops", "true"}, {"Calendar", "gregorian"},
+	    {"default_collation", ""},     {"scalar_subquery_error_on_multiple_rows", "true"},
+	    {"order_by_non_integer_literal", "false"}};
 	vector<pair<string, string>> settings;
+	string path;
+	for (auto &schema : SchemasOf(context, catalog)) {
+		path += (path.empty() ? "" : ",") + Quoted(schema);
+	}
+	if (path != Quoted(Identifier(DEFAULT_SCHEMA))) {
+		settings.emplace_back("search_path", path);
+	}
 	for (auto &setting : DEFAULTS) {
 		Value value;
 		if (!context.TryGetCurrentSetting(setting.first, value) || value.IsNull()) {
@@ -216,7 +254,7 @@ shared_ptr<ResultGlobalState> Run(ClientContext &context, const QueryBindData &b
 		statement.settings = SettingsOf(context, bind.catalog);
 		statement.streams_max = StreamsOf(context);
 		auto &transaction = RemoteTransaction::Get(context, bind.catalog);
-		statement.read_only = !bind.writes && !transaction.Writes();
+		statement.read_only = !bind.writes;
 		state->result = transaction.Execute(context, statement, bind.writes);
 		if (bind.ddl) {
 			transaction.ForgetImage();
@@ -232,7 +270,9 @@ void BindShape(ClientContext &context, RemoteCatalog &catalog, QueryNode &shape,
                vector<Identifier> &names) {
 	auto binder = Binder::CreateBinder(context);
 	vector<CatalogSearchEntry> path;
-	path.emplace_back(catalog.GetName(), Identifier(DEFAULT_SCHEMA));
+	for (auto &schema : SchemasOf(context, catalog)) {
+		path.emplace_back(catalog.GetName(), schema);
+	}
 	binder->EntryRetriever().SetSearchPath(std::move(path));
 	auto copy = shape.Copy();
 	auto &transaction = RemoteTransaction::Get(context, catalog);

@@ -98,10 +98,7 @@ unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFun
 	if (input.CanRemoveFilterColumns()) {
 		state->projection = input.projection_ids;
 	}
-	auto &transaction = RemoteTransaction::Get(context, bind.catalog);
-	// A transaction that has written reads in its session, which is not only for reading.
-	statement.read_only = !transaction.Writes();
-	state->result = transaction.Execute(context, statement, false);
+	state->result = RemoteTransaction::Get(context, bind.catalog).Execute(context, statement, false);
 	state->format = make_uniq<RowFormat>(context, *state->result);
 	for (idx_t i = 0; i < input.column_ids.size(); i++) {
 		auto column = input.column_ids[i];

@@ -38,10 +38,6 @@ public:
 	shared_ptr<CatalogImage> Image(ClientContext &context);
 	//! The schema was changed in this transaction.
 	void ForgetImage();
-	//! Whether it changes something there.
-	bool Writes() const {
-		return wrote;
-	}
 
 	ErrorData Commit(ClientContext &context);
 	void Rollback();
