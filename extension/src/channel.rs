@@ -113,7 +113,10 @@ impl Client {
             token => {
                 let mut value: MetadataValue<Ascii> =
                     format!("Bearer {token}").parse().map_err(|_| {
-                        Failure::new("Invalid Input", "the TOKEN has characters that no token has")
+                        Failure::new(
+                            "Invalid Input",
+                            "the TOKEN has characters that no token has",
+                        )
                     })?;
                 value.set_sensitive(true);
                 Some(value)

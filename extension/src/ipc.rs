@@ -18,7 +18,10 @@ use bytes::Bytes;
 use crate::failure::Failure;
 
 fn unwritable(error: ArrowError) -> Failure {
-    Failure::new("Not implemented", format!("these rows can't travel: {error}"))
+    Failure::new(
+        "Not implemented",
+        format!("these rows can't travel: {error}"),
+    )
 }
 
 /// A whole stream with one batch.
@@ -134,10 +137,13 @@ fn parts(bytes: &Bytes) -> Result<(Message<'_>, Buffer), ArrowError> {
     let (Some([0xff, 0xff, 0xff, 0xff]), Some(length)) = (mark, length) else {
         return Err(cut());
     };
-    let length = length.try_into().map(u32::from_le_bytes).map_err(|_| cut())? as usize;
+    let length = length
+        .try_into()
+        .map(u32::from_le_bytes)
+        .map_err(|_| cut())? as usize;
     let header = bytes.get(8..8 + length).ok_or_else(cut)?;
-    let message =
-        root_as_message(header).map_err(|error| unreadable(&format!("a broken message: {error}")))?;
+    let message = root_as_message(header)
+        .map_err(|error| unreadable(&format!("a broken message: {error}")))?;
     let rest = bytes.slice(8 + length..);
     if matches!(message.header_type(), MessageHeader::NONE)
         || usize::try_from(message.bodyLength()).map_or(true, |body| body > rest.len())
