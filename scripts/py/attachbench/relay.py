@@ -1,7 +1,7 @@
 """A relay that counts: what really crosses between a client and a server, in bytes each way."""
 
-import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -9,38 +9,44 @@ from servers.processes import LOOPBACK
 
 
 class Relay:
-    """Passes connections on to a port of this host, in a thread of its own."""
+    """Passes connections on to a port of this host, in threads of its own."""
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
+        self._sockets: list[socket.socket] = []
+        self._counting = threading.Lock()
         self.port = 0
         self.up_bytes = 0
         self.down_bytes = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Relay"]:
-        loop = asyncio.new_event_loop()
-        server = loop.run_until_complete(asyncio.start_server(self._pass, LOOPBACK, 0))
-        self.port = server.sockets[0].getsockname()[1]
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-        try:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            self.port = listener.getsockname()[1]
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             yield self
-        finally:
-            loop.call_soon_threadsafe(server.close)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
+            for each in [listener, *self._sockets]:
+                # Wakes the thread that reads it.
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        other_reader, other_writer = await asyncio.open_connection(LOOPBACK, self._to_port)
-        await asyncio.gather(
-            self._copy(reader, other_writer, "up_bytes"), self._copy(other_reader, writer, "down_bytes")
-        )
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((LOOPBACK, self._to_port))
+            self._sockets += [client, server]
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for pair, count in (((client, server), "up_bytes"), ((server, client), "down_bytes")):
+                threading.Thread(target=self._copy, args=(*pair, count), daemon=True).start()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: str) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, count: str) -> None:
         with contextlib.suppress(OSError):
-            while piece := await reader.read(1 << 16):
-                setattr(self, count, getattr(self, count) + len(piece))
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
+            while piece := source.recv(1 << 16):
+                with self._counting:
+                    setattr(self, count, getattr(self, count) + len(piece))
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
