@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ def openduck(
         BENCH_TOKEN=bench.token,
         BENCH_DATABASE=bench.database,
     )
+
+
+def command(bench: Bench, served: Backend, sql: str) -> float:
+    """`openduck query`, for statements that take seconds; how many it took."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [os.environ["OPENDUCK"], "query", sql, "-d", bench.database],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "OPENDUCK_ENDPOINT": f"http://{served.address}",
+            "OPENDUCK_TOKEN": bench.token,
+        },
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{sql}: {done.stderr.strip()}")
+    return time.perf_counter() - begin
 
 
 def quack(bench: Bench, baseline: Baseline, orders: Orders) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def measure_up(bench: Bench) -> None:
         samples = alternate(
             {
                 "openduck": lambda: clients.openduck(bench, served, orders)["seconds"][0],
-                "server": lambda: bench.client(served, "small", own, "--count", "1")["seconds"][-1],
+                "server": lambda: clients.command(bench, served, own),
             },
             bench.settings.rounds,
         )
