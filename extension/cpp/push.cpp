@@ -461,6 +461,20 @@ OperatorPartitionData Partition(ClientContext &context, TableFunctionGetPartitio
 
 } // namespace
 
+void SentBy(const LogicalGet &get, optional_ptr<RemoteCatalog> &catalog, string &sql, string &snapshot) {
+	auto &name = get.function.GetName();
+	if (name == "openduck_query") {
+		auto &bind = get.bind_data->Cast<QueryBindData>();
+		catalog = bind.catalog;
+		sql = bind.sql;
+	} else if (name == "openduck_scan") {
+		auto &bind = get.bind_data->Cast<ScanBindData>();
+		catalog = bind.catalog;
+		snapshot = bind.snapshot;
+		sql = ScanSQL(get);
+	}
+}
+
 TableFunctionSet QueryFunctions() {
 	FunctionSignature signature(vector<LogicalType> {LogicalType::VARCHAR, LogicalType::VARCHAR}, LogicalType::INVALID);
 	signature.AddArgs("parameters", LogicalType::ANY);
