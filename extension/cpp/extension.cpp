@@ -75,6 +75,7 @@ void Load(ExtensionLoader &loader) {
 	RegisterSecret(loader);
 	loader.RegisterFunction(QueryFunctions());
 	RegisterOperations(loader);
+	RegisterExplain(loader);
 	// A scan out there is worth more keys than one in memory: 50 is DuckDB's own limit of keys that a join tells its
 	// other side one by one.
 	if (Settings::Get<DynamicOrFilterThresholdSetting>(config) == 50) {

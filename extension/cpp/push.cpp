@@ -184,8 +184,9 @@ struct QueryBindData : public TableFunctionData {
 	vector<LogicalType> types;
 	//! The statement has no rows: what is given is nothing.
 	bool no_rows = false;
-	//! A result that binding had to ask for, until it is read.
+	//! A result that binding had to ask for, until it is read, and the local statement that was bound.
 	shared_ptr<ResultGlobalState> result;
+	idx_t statement_number = 0;
 };
 
 //! Where names without a schema are looked for: the search path, as far as it is this catalog's.
@@ -357,6 +358,7 @@ unique_ptr<FunctionData> Bind(ClientContext &context, TableFunctionBindInput &in
 			BindShape(context, info->catalog, *info->shape, types, names);
 		} else if (!known) {
 			bind->result = Run(context, *bind);
+			bind->statement_number = context.transaction.GetActiveQuery();
 			types = bind->result->format->types;
 			names = StringsToIdentifiers(bind->result->format->names);
 			if (types.empty()) {
@@ -384,7 +386,13 @@ struct QueryGlobalState : public GlobalTableFunctionState {
 unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFunctionInitInput &input) {
 	auto &bind = input.bind_data->CastNoConst<QueryBindData>();
 	auto state = make_uniq<QueryGlobalState>();
-	state->inner = std::move(bind.result);
+	auto &transaction = RemoteTransaction::Get(context, bind.catalog);
+	auto same = bind.statement_number == context.transaction.GetActiveQuery() && !transaction.HasParts();
+	if (same || !bind.raw_session.empty()) {
+		// What CONNECT sends runs once. Another result is as fresh as the statement, and alone, or asked for again.
+		state->inner = std::move(bind.result);
+	}
+	bind.result.reset();
 	if (!state->inner) {
 		state->inner = Run(context, bind);
 	}
@@ -452,6 +460,20 @@ OperatorPartitionData Partition(ClientContext &context, TableFunctionGetPartitio
 }
 
 } // namespace
+
+void SentBy(const LogicalGet &get, optional_ptr<RemoteCatalog> &catalog, string &sql, string &snapshot) {
+	auto &name = get.function.GetName();
+	if (name == "openduck_query") {
+		auto &bind = get.bind_data->Cast<QueryBindData>();
+		catalog = bind.catalog;
+		sql = bind.sql;
+	} else if (name == "openduck_scan") {
+		auto &bind = get.bind_data->Cast<ScanBindData>();
+		catalog = bind.catalog;
+		snapshot = bind.snapshot;
+		sql = ScanSQL(get);
+	}
+}
 
 TableFunctionSet QueryFunctions() {
 	FunctionSignature signature(vector<LogicalType> {LogicalType::VARCHAR, LogicalType::VARCHAR}, LogicalType::INVALID);

@@ -24,5 +24,8 @@ struct PushInfo : public TableFunctionInfo {
 
 TableFunctionSet QueryFunctions();
 void RegisterOperations(ExtensionLoader &loader);
+void RegisterExplain(ExtensionLoader &loader);
+//! What a bound scan or query sends, without the filters that are known only later; nothing where it is local.
+void SentBy(const LogicalGet &get, optional_ptr<RemoteCatalog> &catalog, string &sql, string &snapshot);
 
 } // namespace openduck

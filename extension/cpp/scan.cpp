@@ -208,6 +208,16 @@ virtual_column_map_t VirtualColumns(ClientContext &context, optional_ptr<Functio
 
 } // namespace
 
+string ScanSQL(const LogicalGet &get) {
+	vector<column_t> columns;
+	for (auto &column : get.GetColumnIds()) {
+		columns.push_back(column.GetPrimaryIndex());
+	}
+	vector<unique_ptr<Expression>> left;
+	auto filters = get.table_filters.Copy();
+	return ScanToSQL(get.bind_data->Cast<ScanBindData>(), columns, filters.get(), left);
+}
+
 OperatorPartitionData ResultPartition(ClientContext &context, TableFunctionGetPartitionInput &input) {
 	if (input.partition_info.RequiresPartitionColumns()) {
 		throw InternalException("openduck: partition columns are not supported");

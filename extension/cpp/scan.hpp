@@ -49,6 +49,8 @@ string FilterToSQL(const Expression &filter, const string &column);
 bool SayableType(const LogicalType &type);
 
 TableFunction ScanFunction();
+//! What a bound scan of a table would send.
+string ScanSQL(const LogicalGet &get);
 //! Whether a scan is spread over several threads, and by how many streams.
 uint32_t StreamsOf(ClientContext &context);
 

@@ -35,7 +35,16 @@ void RemoteTransaction::Begin(ClientContext &context) {
 	begin.sql = "BEGIN TRANSACTION";
 	begin.session = taken;
 	begin.inline_bytes = 4096;
-	catalog.Remote().Execute(context, begin);
+	try {
+		catalog.Remote().Execute(context, begin);
+	} catch (InterruptException &) {
+		throw;
+	} catch (std::exception &) {
+		// It may have been idle for too long, or its server was started anew.
+		taken = Client::RandomName();
+		begin.session = taken;
+		catalog.Remote().Execute(context, begin);
+	}
 	session = std::move(taken);
 }
 
@@ -55,7 +64,7 @@ void RemoteTransaction::Place(ClientContext &context, Statement &statement, bool
 	if (writes) {
 		wrote = true;
 	}
-	if (session.empty() && (!context.transaction.IsAutoCommit() || parts > 1) && read_lsn == 0) {
+	if (session.empty() && (!context.transaction.IsAutoCommit() || parts > 1)) {
 		Begin(context);
 	}
 	if (!session.empty()) {
@@ -65,19 +74,12 @@ void RemoteTransaction::Place(ClientContext &context, Statement &statement, bool
 	}
 	if (writes) {
 		statement.idempotency_key = Client::RandomName();
-	} else if (read_lsn > 0) {
-		// An earlier part of this statement has read this state.
-		statement.snapshot = "lsn:" + std::to_string(read_lsn);
-		statement.min_lsn = 0;
 	}
 }
 
 unique_ptr<Result> RemoteTransaction::Execute(ClientContext &context, Statement &statement, bool writes) {
 	Place(context, statement, writes);
 	auto result = catalog.Remote().Execute(context, statement);
-	if (!writes && statement.session.empty() && statement.snapshot.empty()) {
-		read_lsn = result->Lsn();
-	}
 	Learn(*result, writes);
 	return result;
 }

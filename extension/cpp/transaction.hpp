@@ -27,7 +27,7 @@ public:
 	bool HasParts() const {
 		return parts > 1;
 	}
-	//! Gives a statement its place: a session, a state to read, a key. `alone`: it is its local statement's whole work.
+	//! Gives a statement its place: a session, a state to read, a key.
 	void Place(ClientContext &context, Statement &statement, bool writes);
 	//! Runs a statement in its place.
 	unique_ptr<Result> Execute(ClientContext &context, Statement &statement, bool writes);
@@ -54,8 +54,6 @@ private:
 	atomic<idx_t> parts {0};
 	idx_t statement_number = 0;
 	string session;
-	//! The state that a statement without a session has read.
-	idx_t read_lsn = 0;
 	bool wrote = false;
 	shared_ptr<CatalogImage> image;
 	//! Earlier images, which bound entries may still point into.

@@ -26,7 +26,7 @@ def free_port() -> int:
 class Server:
     """`openduck serve` on a home of its own."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path) -> None:
         self.home = home
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"

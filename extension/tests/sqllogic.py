@@ -1,8 +1,8 @@
 """Runs files in DuckDB's sqllogictest format, as far as the extension's tests use it.
 
-`statement ok`, `statement error` (what follows `----` must stand in the message), `query TYPES [nosort|rowsort]` (rows with
-tabs between their columns; a row `<REGEX>:…` must be found in the result's text), `concurrentloop` and the like are not there.
-`statement ok other` runs on a second connection. Results are compared as text, NULL as NULL, the empty text as (empty).
+`statement ok`, `statement error` (what follows `----` must stand in the message), `query TYPES [rowsort]`:
+rows with tabs between their columns, or `<REGEX>:…` and `<!REGEX>:…`, which must be found in the result's
+text, or not. `other` behind them runs it on a second connection. NULL is NULL, the empty text (empty).
 """
 
 import re

@@ -18,7 +18,9 @@ from conftest import TOKEN, Server, connection
 def rows(server: Server) -> None:
     """A table that takes a while."""
     con = server.connect()
-    con.execute("CREATE TABLE IF NOT EXISTS cloud.big AS SELECT i, 'text ' || i AS s FROM range(1000000) r(i)")
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS cloud.big AS SELECT i, 'text ' || i AS s FROM range(1000000) r(i)"
+    )
     con.execute("CREATE TABLE IF NOT EXISTS cloud.small AS SELECT 1 AS i")
     con.close()
 
@@ -201,5 +203,7 @@ def test_a_thousand_tables_are_no_burden_to_attach(server: Server) -> None:
         fresh.execute(f"ATTACH 'openduck:mydb' AS c{number} (ENDPOINT '{server.endpoint}', TOKEN '{TOKEN}')")
         taken.append(time.monotonic() - began)
     assert min(taken) < 0.05
-    assert fresh.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'many'").fetchone()[0] == 5000
+    assert (
+        fresh.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'many'").fetchone()[0] == 5000
+    )
     con.execute("DROP SCHEMA cloud.many CASCADE")
