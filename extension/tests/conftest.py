@@ -14,6 +14,8 @@ import duckdb
 import pytest
 
 TOKEN = "a-token-of-the-tests"
+# These have a configuration of their own, and are run by their own folders' names.
+collect_ignore = ["differential", "python"]
 
 
 def free_port() -> int:
