@@ -233,6 +233,20 @@ double ResultProgress(ClientContext &context, const FunctionData *bind_data, con
 	return MinValue(100.0, 100.0 * double(state.rows_read.load()) / double(state.rows_expected));
 }
 
+namespace {
+
+//! A plan is copied by writing and reading it. A scan belongs to an attached catalog and can't be read back; told so,
+//! the optimizer goes without the copy.
+void Serialize(Serializer &, const optional_ptr<FunctionData>, const BoundTableFunction &) {
+	throw NotImplementedException("a scan of a remote table can't be written down");
+}
+
+unique_ptr<FunctionData> Deserialize(Deserializer &, BoundTableFunction &) {
+	throw NotImplementedException("a scan of a remote table can't be read back");
+}
+
+} // namespace
+
 TableFunction ScanFunction() {
 	TableFunction scan("openduck_scan", {}, Scan, nullptr, InitGlobal, InitLocal);
 	scan.projection_pushdown = true;
@@ -246,6 +260,9 @@ TableFunction ScanFunction() {
 	scan.get_partition_data = ResultPartition;
 	scan.table_scan_progress = ResultProgress;
 	scan.get_virtual_columns = VirtualColumns;
+	scan.serialize = Serialize;
+	scan.deserialize = Deserialize;
+	scan.verify_serialization = false;
 	return scan;
 }
 
