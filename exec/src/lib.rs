@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod cli;
+pub mod extension;
 pub mod gateway;
 pub mod server;
 pub mod wire;

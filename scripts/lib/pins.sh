@@ -6,9 +6,10 @@
 # DuckDB from PyPI, one Python environment each; the newest first.
 DUCKDB_VERSIONS=(2.0.0 1.5.5 1.4.5)
 
-# This environment also gets the TPC-H generator (the extension is built for exactly this DuckDB).
+# This environment also gets the TPC generators (the extensions are built for exactly this DuckDB).
 TPCH_DUCKDB_VERSION=1.5.5
 TPCH_EXTENSION_VERSION=1.5.5
+TPCDS_EXTENSION_VERSION=1.5.5
 # DuckDB's own protocol, which scripts/bench/exec compares with, and the extension that it needs.
 QUACK_EXTENSION_VERSION=1.5.5
 

@@ -7,7 +7,7 @@
 python_of() { printf '%s/pyenv/%s/bin/python' "$CACHE_DIR" "$1"; }
 
 # need_pythons: makes the environments, and sets OPENDUCK_PYTHONS to VERSION=PYTHON,… and
-# OPENDUCK_TPCH_PYTHON to the one with the TPC-H generator.
+# OPENDUCK_TPCH_PYTHON to the one with the TPC generators.
 need_pythons() {
     local version list=()
     for version in "${DUCKDB_VERSIONS[@]}"; do
@@ -40,6 +40,7 @@ packages_of() {
     echo "duckdb==$1"
     if [[ $1 == "$TPCH_DUCKDB_VERSION" ]]; then
         echo "duckdb-extension-tpch==$TPCH_EXTENSION_VERSION"
+        echo "duckdb-extension-tpcds==$TPCDS_EXTENSION_VERSION"
         echo "duckdb-extension-quack==$QUACK_EXTENSION_VERSION"
         echo "duckdb-extension-httpfs==$QUACK_EXTENSION_VERSION"
     fi

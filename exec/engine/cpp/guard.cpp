@@ -3,6 +3,7 @@
 //! Client SQL was judged before it came here. But a view, macro, default or trigger that is stored in the database was
 //! written by whoever made the file. So the functions that Rust's table does not admit are taken out of the system
 //! catalog, where the binder would look for them, and a bound plan is refused for its operators and table functions.
+//! DuckDB's optimizer looks for a few of them too, behind the binder: those stay, and a bound plan is refused for them.
 
 #include "inside.hpp"
 
@@ -13,6 +14,11 @@
 #include "duckdb/main/connection.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/planner/expression/bound_aggregate_expression.hpp"
+#include "duckdb/planner/expression/bound_function_expression.hpp"
+#include "duckdb/planner/expression/bound_window_expression.hpp"
+#include "duckdb/planner/expression_iterator.hpp"
+#include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/operator/logical_copy_to_file.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
 #include "duckdb/planner/binder.hpp"
@@ -39,6 +45,34 @@ struct Lock : public PlannerExtensionInfo {
 	bool files;
 };
 
+void CheckFunction(const Lock &lock, const Identifier &identifier) {
+	auto name = StringUtil::Lower(identifier.GetIdentifierName());
+	if (lock.Admits("optimizer_function", name)) {
+		throw PermissionException("the function %s is not admitted here", name);
+	}
+}
+
+//! What is left in the catalog for the optimizer's sake; what else is not admitted was not found.
+void CheckExpression(const Lock &lock, const Expression &expression) {
+	switch (expression.GetExpressionClass()) {
+	case ExpressionClass::BOUND_FUNCTION:
+		CheckFunction(lock, expression.Cast<BoundFunctionExpression>().Function().GetName());
+		break;
+	case ExpressionClass::BOUND_AGGREGATE:
+		CheckFunction(lock, expression.Cast<BoundAggregateExpression>().Function().GetName());
+		break;
+	case ExpressionClass::BOUND_WINDOW:
+		if (auto &aggregate = expression.Cast<BoundWindowExpression>().AggregateFunction()) {
+			CheckFunction(lock, aggregate->GetName());
+		}
+		break;
+	default:
+		break;
+	}
+	ExpressionIterator::EnumerateChildren(expression,
+	                                      [&](const Expression &child) { CheckExpression(lock, child); });
+}
+
 void CheckPlan(const Lock &lock, LogicalOperator &op) {
 	auto kind = EnumUtil::ToString(op.type);
 	if (!lock.Admits("operator", kind)) {
@@ -50,6 +84,8 @@ void CheckPlan(const Lock &lock, LogicalOperator &op) {
 			throw PermissionException("the table function %s is not admitted here", name);
 		}
 	}
+	LogicalOperatorVisitor::EnumerateExpressions(
+	    op, [&](unique_ptr<Expression> *expression) { CheckExpression(lock, **expression); });
 	for (auto &child : op.children) {
 		CheckPlan(lock, *child);
 	}
@@ -92,7 +128,8 @@ void AfterOptimizer(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> 
 void TakeOut(ClientContext &context, const Lock &lock, SchemaCatalogEntry &schema, CatalogType type, const char *kind) {
 	vector<Identifier> names;
 	schema.Scan(context, type, [&](CatalogEntry &entry) {
-		if (entry.type == type && !lock.Admits(kind, StringUtil::Lower(entry.name.GetIdentifierName()))) {
+		auto name = StringUtil::Lower(entry.name.GetIdentifierName());
+		if (entry.type == type && !lock.Admits(kind, name) && !lock.Admits("optimizer_function", name)) {
 			names.push_back(entry.name);
 		}
 	});

@@ -73,6 +73,10 @@ inline rust::String Text(const std::string &text) {
 Described Describe(duckdb::StatementType type, const duckdb::StatementProperties &properties,
                    const duckdb::vector<duckdb::LogicalType> &types, const duckdb::vector<duckdb::Identifier> &names);
 
+//! The Arrow schema of a result; refuses what Arrow can't hold.
+void MakeSchema(ArrowSchema *out, const duckdb::vector<duckdb::LogicalType> &types,
+                const duckdb::vector<duckdb::Identifier> &names, duckdb::ClientProperties properties);
+
 //! The one statement of a text.
 duckdb::unique_ptr<duckdb::SQLStatement> OneStatement(duckdb::Connection &connection, const std::string &sql);
 

@@ -2,6 +2,7 @@
 
 #include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/common/enum_util.hpp"
+#include "duckdb/common/type_visitor.hpp"
 #include "duckdb/main/client_config.hpp"
 #include "duckdb/main/settings.hpp"
 #include "duckdb/common/string_util.hpp"
@@ -126,10 +127,22 @@ Described Statement::describe() const {
 	return result;
 }
 
+void MakeSchema(ArrowSchema *out, const duckdb::vector<LogicalType> &types, const duckdb::vector<Identifier> &names,
+                ClientProperties properties) {
+	for (idx_t column = 0; column < types.size(); column++) {
+		// Of this type DuckDB makes a schema without a format, which nobody can read.
+		if (TypeVisitor::Contains(types[column], [](const LogicalType &type) { return type.IsAggregateState(); })) {
+			throw NotImplementedException("the column %s is the state of an aggregate, which stays in the database",
+			                              SQLIdentifier(names[column]));
+		}
+	}
+	ArrowConverter::ToArrowSchema(out, types, IdentifiersToStrings(names), properties);
+}
+
 void Statement::schema(ArrowSchema *out) const {
 	auto &prepared = *inside->prepared;
 	auto properties = inside->session->inside->Context().GetClientProperties();
-	ArrowConverter::ToArrowSchema(out, prepared.GetTypes(), IdentifiersToStrings(prepared.GetNames()), properties);
+	MakeSchema(out, prepared.GetTypes(), prepared.GetNames(), properties);
 }
 
 rust::Vec<PlannedOperator> Session::operators() const {

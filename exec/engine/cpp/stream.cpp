@@ -1,6 +1,5 @@
 #include "inside.hpp"
 
-#include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/client_config.hpp"
 #include "duckdb/planner/expression/bound_parameter_data.hpp"
@@ -110,8 +109,7 @@ Described Stream::describe() const {
 
 void Stream::schema(ArrowSchema *out) const {
 	auto &stream = *inside->stream;
-	ArrowConverter::ToArrowSchema(out, stream.GetTypes(), IdentifiersToStrings(stream.GetNames()),
-	                              stream.GetClientProperties());
+	MakeSchema(out, stream.GetTypes(), stream.GetNames(), stream.GetClientProperties());
 }
 
 bool Stream::next(ArrowArray *out) {

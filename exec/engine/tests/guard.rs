@@ -195,6 +195,9 @@ fn a_view_or_macro_of_the_file_brings_nothing_in() {
         "INSERT INTO d (i) VALUES (1)",
         "SELECT g FROM gen",
         "INSERT INTO watched VALUES (1)",
+        "FROM states",
+        "FROM chosen",
+        "FROM windows",
     ];
     {
         let unlocked = instance(&path, false);
@@ -211,6 +214,11 @@ fn a_view_or_macro_of_the_file_brings_nothing_in() {
                 "CREATE TABLE gen (i INTEGER, g BOOLEAN AS (sleep_ms(0) IS NULL))",
                 "CREATE TABLE watched (i INTEGER)",
                 "CREATE TABLE noted (x VARCHAR)",
+                // States of aggregates, which are believed.
+                "CREATE TABLE kept AS SELECT sum(i) EXPORT_STATE AS s FROM range(3) r(i)",
+                "CREATE VIEW states AS SELECT count(s) FROM (SELECT combine_aggr(s) AS s FROM kept)",
+                "CREATE VIEW chosen AS SELECT 1 FROM kept WHERE abs(finalize(s)) > 0",
+                "CREATE VIEW windows AS SELECT count(*) OVER (ORDER BY finalize(s)) FROM kept",
                 &format!(
                     "CREATE TRIGGER tr AFTER INSERT ON watched FOR EACH STATEMENT INSERT INTO noted SELECT content FROM read_text('{secret}')"
                 ),
@@ -297,6 +305,11 @@ fn ordinary_sql_is_admitted() {
         "SELECT a.i FROM t a ASOF JOIN t b ON a.i >= b.i",
         "SELECT i FROM t WHERE EXISTS (SELECT 1 FROM t u WHERE u.i = t.i + 1) ORDER BY i LIMIT 3",
         "PIVOT t ON e USING count(*)",
+        // The optimizer makes one aggregate of another's states, and a plan that is copied names its scans.
+        "CREATE TABLE g AS SELECT range::INTEGER AS i, 'x' || (range % 3) AS e FROM range(5000)",
+        "SELECT e, i % 2, count(*), sum(i) FROM g GROUP BY ROLLUP (e, i % 2)",
+        "SELECT a.i, sum(b.i) FROM g AS a, g AS b WHERE a.i IN (SELECT i FROM g GROUP BY i HAVING sum(i) > 100) AND a.i = b.i GROUP BY a.i",
+        "WITH w AS (SELECT a.i AS x FROM g AS a, g AS b WHERE a.i = b.i AND a.e <> b.e) SELECT count(DISTINCT g.i), sum(g.i) FROM g WHERE g.e = 'x1' AND g.i IN (SELECT x FROM w) AND g.i IN (SELECT h.i FROM g AS h, w WHERE h.i = w.x)",
         "UNPIVOT (SELECT 1 AS a, 2 AS b) ON a, b",
         "SUMMARIZE t",
         "DESCRIBE t",

@@ -36,6 +36,18 @@ fn kinds_of_results_are_told() {
 }
 
 #[test]
+fn the_state_of_an_aggregate_stays_in_the_database() {
+    let mut connection = connect();
+    for sql in [
+        "SELECT sum(i) EXPORT_STATE AS s FROM range(3) r(i)",
+        "SELECT [{'s': s}] FROM (SELECT sum(i) EXPORT_STATE AS s FROM range(3) r(i))",
+    ] {
+        assert_eq!(error(&mut connection, sql).kind, "Not implemented", "{sql}");
+    }
+    run(&mut connection, &["SELECT 42"]);
+}
+
+#[test]
 fn changed_rows_are_counted() {
     let mut connection = connect();
     let sql = "CREATE TABLE t AS FROM range(1000)";

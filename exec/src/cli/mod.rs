@@ -6,6 +6,8 @@
 
 mod cancel;
 mod connect;
+mod extension;
+mod keys;
 mod output;
 mod query;
 mod rows;
@@ -71,6 +73,8 @@ enum Command {
     Status(status::Status),
     Cancel(cancel::Cancel),
     Token(token::Token),
+    Keys(keys::Keys),
+    Extension(extension::Extension),
     Completions(Completions),
     #[command(name = crate::gateway::local::COMMAND, hide = true)]
     WorkerOfGateway,
@@ -97,6 +101,8 @@ impl Command {
             Command::Cancel(command) => command.connect.token(),
             Command::Worker(_)
             | Command::Token(_)
+            | Command::Keys(_)
+            | Command::Extension(_)
             | Command::Completions(_)
             | Command::WorkerOfGateway => None,
         }
@@ -181,6 +187,8 @@ fn execute(cli: Cli) -> Result<()> {
                 Command::Status(command) => command.run(&context),
                 Command::Cancel(command) => command.run(&context),
                 Command::Token(command) => command.run(&context),
+                Command::Keys(command) => command.run(&context),
+                Command::Extension(command) => command.run(&context),
                 _ => Ok(()),
             }
         }

@@ -26,7 +26,9 @@ use crate::gateway::local::{Local, LocalConfig};
 use crate::gateway::log::SqlKept;
 use crate::gateway::member::{Credential, Member, NewMember, Origin};
 use crate::gateway::queue::Limits;
-use crate::gateway::{Config, Gateway, GatewayService, LOG_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::gateway::{
+    Config, Gateway, GatewayService, LOG_BYTES_MAX, REQUEST_BYTES_MAX, extensions,
+};
 use crate::server::tls::{ServerTls, TlsFiles};
 use crate::server::{self, Listener, Parts};
 
@@ -120,6 +122,10 @@ struct ServerOptions {
     /// What of a statement's text is kept in the log of statements
     #[arg(long, value_enum, default_value_t = LogSql::Text)]
     log_sql: LogSql,
+    /// The repository of extensions to serve under /extension, see `openduck extension publish` [default:
+    /// extensions in the home]
+    #[arg(long, value_name = "DIR")]
+    extensions: Option<PathBuf>,
     /// How this server's own log looks
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -421,10 +427,13 @@ async fn serve(
     let gateway = Gateway::new(config, store, Arc::new(gate), Arc::clone(&fleet))
         .context("cannot write the log of statements")?;
     let (ready, metrics) = (Arc::clone(&gateway), Arc::clone(&gateway));
+    let own = || super::extension::own_repository(context);
+    let repository = options.extensions.clone().unwrap_or_else(own);
     let parts = Parts {
         execution: Routes::new(GatewayService::new(gateway)),
         ready: Arc::new(move || ready.ready()),
         metrics: Arc::new(move || metrics.metrics()),
+        more: extensions::pages(repository),
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = async move {

@@ -103,6 +103,7 @@ impl WorkerCommand {
             execution: Routes::new(Endpoint::new(worker.clone())),
             ready: Arc::new(|| Ok(())),
             metrics: Arc::new(move || figures(&metrics)),
+            more: axum::Router::new(),
         };
         let ending = ending(worker.clone())?;
         output::print(&format_args!("{} served at {url}\n", self.database))?;

@@ -70,6 +70,7 @@ async fn serve(orders: Orders) -> Result<()> {
             let worker = worker.clone();
             move || super::worker::figures(&worker)
         }),
+        more: axum::Router::new(),
     };
     let serving = server::serve(listener, parts, ending(worker.clone())?, GRACE);
     say(&Readiness::Ready(Address { url, socket }))?;

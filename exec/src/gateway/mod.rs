@@ -12,6 +12,7 @@
 
 pub mod announce;
 mod execute;
+pub mod extensions;
 pub mod fleet;
 pub mod local;
 pub mod log;

@@ -52,6 +52,8 @@ pub struct Parts {
     pub ready: Ready,
     /// Its metrics, in the OpenMetrics text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What else is served over plain HTTP.
+    pub more: Router,
 }
 
 /// Serves until `ending` is ready, then for `grace` longer at most what is under way.
@@ -82,7 +84,8 @@ pub async fn serve(
     }
     let router = routes
         .into_axum_router()
-        .merge(pages(parts.ready, parts.metrics, end.clone()));
+        .merge(pages(parts.ready, parts.metrics, end.clone()))
+        .merge(parts.more);
     let wait = |mut end: tokio::sync::watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is the end as well.
         let _gone = end.wait_for(|ended| *ended).await;

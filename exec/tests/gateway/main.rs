@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
 
+mod extensions;
 mod faults;
 mod handles;
 mod operations;

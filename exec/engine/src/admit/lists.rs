@@ -179,6 +179,11 @@ const REFUSED_FUNCTIONS: &[&str] = &[
     "write_log",
 ];
 
+/// Of those that are not admitted, what DuckDB's optimizer looks for in the catalog, by name or to copy a
+/// plan. They stay there, and a bound plan must have no function of these; a scan it may have, which needs a
+/// table, and SQL can't call it without one.
+const OPTIMIZER_FUNCTIONS: &[&str] = &["combine_aggr", "finalize", "seq_scan"];
+
 /// Scalar, aggregate and window functions: all of DuckDB 2.0.0's but those above.
 static FUNCTIONS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("functions.txt").lines().collect());
@@ -242,7 +247,8 @@ const OPERATORS: &[&str] = &[
     "LOGICAL_RESET",
 ];
 
-/// Whether the binder may find a function, or a plan may have an operator. `files`: the operator allows
+/// Whether the binder may find a function, or a plan may have an operator; or whether a function is one of
+/// the optimizer's. `files`: the operator allows
 /// folders, in which DuckDB itself keeps files functions and COPY.
 pub(crate) fn admits_bound(kind: &str, name: &str, files: bool) -> bool {
     match kind {
@@ -253,6 +259,7 @@ pub(crate) fn admits_bound(kind: &str, name: &str, files: bool) -> bool {
             PLAN_FUNCTIONS.contains(&name) || admits_bound("table_function", name, files)
         }
         "function" => FUNCTIONS.contains(name),
+        "optimizer_function" => OPTIMIZER_FUNCTIONS.contains(&name),
         "pragma" => PRAGMAS.contains(&name),
         "operator" => OPERATORS.contains(&name) || (files && name == "LOGICAL_COPY_TO_FILE"),
         _ => false,
