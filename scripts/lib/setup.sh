@@ -14,6 +14,8 @@ LIB_DIR=$(dirname "${BASH_SOURCE[0]}")
 . "$LIB_DIR/python.sh"
 # shellcheck source=libduckdb.sh
 . "$LIB_DIR/libduckdb.sh"
+# shellcheck source=extension.sh
+. "$LIB_DIR/extension.sh"
 
 # setup_to_run: what the demo and the benchmark need.
 setup_to_run() {
@@ -25,6 +27,7 @@ setup_to_run() {
 setup_to_test() {
     setup_to_run
     setup_to_serve
+    setup_to_attach
     setup_servers
     in_turn step "fsx $FSX_VERSION" need_fsx
 }
@@ -33,6 +36,14 @@ setup_to_test() {
 setup_to_serve() {
     in_turn step "DuckDB $LIBDUCKDB_VERSION as a library" need_libduckdb
     step "openduck (cargo build --release)" build_openduck
+}
+
+# setup_to_attach: the DuckDB extension on top of setup_to_serve; sets OPENDUCK_EXTENSION_DIR to where it is.
+setup_to_attach() {
+    in_turn step "the extension's client, in Rust" extension_client
+    in_turn step "the extension, in C++" extension_objects
+    export OPENDUCK_EXTENSION_DIR=$CACHE_DIR/extension
+    in_turn step "the extension's files" extension_files "$OPENDUCK_EXTENSION_DIR"
 }
 
 # setup_servers: what several hosts share.
