@@ -28,6 +28,7 @@ use crate::record::Change;
 use crate::recover::{Recovered, acknowledged, recover};
 use crate::resolve::layer_commits;
 use crate::scan::{LogScan, open_layer, read_header};
+use crate::seal::has_more;
 use crate::send::{LogRange, send_log};
 use crate::store::{Result, Store, StoreError};
 
@@ -242,9 +243,7 @@ impl Store {
             let layer = Layer::new(id, file);
             let is_waiting = row.is_some_and(|row| row.state == LayerState::Rotated);
             let has_more = match published {
-                Some((_, end)) => LogScan::new(&layer, end, u64::MAX)
-                    .next()
-                    .is_ok_and(|next| next.is_ok()),
+                Some((_, end)) => has_more(&layer, end).map_err(FsError::from)?,
                 None => self.is_lost(database, &layer)?,
             };
             if has_more && is_replaced {
