@@ -48,6 +48,7 @@ mod new_layer;
 mod orphans;
 mod page_cache;
 mod pin;
+mod published;
 mod ranges;
 mod record;
 pub mod recover;

@@ -543,7 +543,7 @@ impl Store {
     }
 
     /// Whether the database has a writer that lives, or may.
-    fn is_written(&self, database: &Database) -> Result<bool> {
+    pub(crate) fn is_written(&self, database: &Database) -> Result<bool> {
         let locks = self.files.locks();
         let lease = self.catalog.lease(database.id)?;
         Ok(lease.is_some_and(|lease| !instance::is_dead(&locks, &lease.holder)))
@@ -883,7 +883,8 @@ impl Store {
         Ok(self.catalog.snapshots(database.id)?)
     }
 
-    /// Makes a database that begins with a state of another. Copies nothing.
+    /// Makes a database that begins with a state of another. Copies nothing. Where layers are in a
+    /// remote store, a commit that is not there yet is waited for, and refused if it does not come.
     pub fn clone_database(
         self: &Arc<Self>,
         source: &DatabaseName,
@@ -894,6 +895,7 @@ impl Store {
         loop {
             let database = self.database(source)?;
             let state = self.resolve(&database, reference)?;
+            self.wait_until_published(&database, state.lsn())?;
             let base = Base {
                 database: database.id,
                 point: state.point,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use layerd::daemon::Daemon;
 use layerd::frozen::FileKind;
 use layerd::id::{DatabaseName, FileId, Lsn};
 use layerd::reference::Ref;
@@ -144,6 +145,67 @@ fn lost_commits_outlast_collection_and_the_next_writer_of_their_host() {
             });
         });
     }
+}
+
+#[test]
+fn a_replaced_writers_layer_is_sealed_without_what_only_its_host_has() {
+    scene(|setting| {
+        let (faults, world) = (setting.0.faults.clone(), setting.world().clone());
+        act(setting, 0, move |store| {
+            let writer = write(&store, Duration::ZERO);
+            commit(&writer, b"published");
+            while store.catalog().database(&db()).unwrap().head.lsn() < Lsn(1) {
+                world.rest(Duration::from_secs(1));
+            }
+            faults.store_away(world.now().plus_seconds(100_000));
+            commit(&writer, b"lost one!");
+        });
+        setting.0.faults.store_away(setting.world().now());
+        setting.world().rest(Duration::from_secs(20));
+        act(setting, 1, |store| {
+            let writer = write(&store, Duration::ZERO);
+            commit(&writer, b"another 1");
+            writer.close().unwrap();
+        });
+        // Who seals may do so before anybody looks for what was lost.
+        act(setting, 0, |store| {
+            Daemon::new(&store).round(&|| false).unwrap();
+            let database = store.catalog().database(&db()).unwrap();
+            assert_eq!(store.keep_lost(database.id).unwrap().len(), 1);
+            assert_eq!(read(&store, "db-lost-1", &Ref::Latest), b"lost one!");
+            assert_eq!(read(&store, "db", &Ref::Lsn(Lsn(1))), b"published");
+        });
+    });
+}
+
+#[test]
+fn a_clone_stands_on_what_other_hosts_can_read() {
+    scene(|setting| {
+        let (faults, world) = (setting.0.faults.clone(), setting.world().clone());
+        act(setting, 0, move |store| {
+            let [copy, other] = ["copy", "other"].map(|name| name.parse().unwrap());
+            let writer = write(&store, Duration::from_secs(5));
+            commit(&writer, b"published");
+            // It is waited for.
+            store.clone_database(&db(), &Ref::Latest, &copy).unwrap();
+            faults.store_away(world.now().plus_seconds(100_000));
+            commit(&writer, b"only here");
+            let refused = store.clone_database(&db(), &Ref::Latest, &other);
+            assert!(
+                matches!(refused, Err(StoreError::Refused(_))),
+                "{refused:?}"
+            );
+            store
+                .clone_database(&db(), &Ref::Lsn(Lsn(1)), &other)
+                .unwrap();
+            faults.store_away(world.now());
+        });
+        act(setting, 1, |store| {
+            for name in ["copy", "other"] {
+                assert_eq!(read(&store, name, &Ref::Latest), b"published");
+            }
+        });
+    });
 }
 
 #[test]
