@@ -359,6 +359,9 @@ impl Store {
         remote: Option<Objects>,
         cache: CacheConfig,
     ) -> Arc<Store> {
+        if let Some(tier) = files.tier() {
+            tier.ask(Arc::clone(&catalog));
+        }
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
         Arc::new(Store {

@@ -209,6 +209,40 @@ fn a_clone_stands_on_what_other_hosts_can_read() {
 }
 
 #[test]
+fn a_reader_goes_on_where_a_layer_was_sent_anew() {
+    scene(|setting| {
+        let all = setting.clone();
+        act(setting, 0, move |store| {
+            let options = WriterOptions {
+                durability: Durability::Remote,
+                ..WriterOptions::default()
+            };
+            let writer = store.open_writer(&db(), options).unwrap();
+            commit(&writer, b"published");
+            let file = writer.lookup(FileId::ROOT, b"db.duckdb").unwrap().file;
+            // Each in a segment of its own, too large to be fetched when the layer is opened.
+            let mut bytes = Vec::new();
+            for n in 0..5 {
+                let part: Vec<u8> = (0..187_500)
+                    .flat_map(|_| all.world().below(u64::MAX).to_le_bytes())
+                    .collect();
+                writer.write(file, n * 1_500_000, &part).unwrap();
+                writer.sync().unwrap();
+                bytes.extend(part);
+            }
+            let afar = all.open(1).unwrap();
+            let reader = afar.open_reader(&db(), &Ref::Latest).unwrap();
+            let before = all.0.bucket.keys();
+            writer.close().unwrap();
+            store.gc(Some(Duration::ZERO), false).unwrap();
+            let after = all.0.bucket.keys();
+            assert!(before.iter().all(|key| !after.contains(key)), "{after:?}");
+            assert!(content_of(&reader.frozen(), &db()).unwrap()["main"] == bytes);
+        });
+    });
+}
+
+#[test]
 fn a_snapshot_never_names_another_history() {
     scene(|setting| {
         replaced(setting);
