@@ -273,12 +273,14 @@ impl Uploads {
     fn turn_within(&self, time: Duration) -> Option<MutexGuard<'_, Option<Unpublished>>> {
         let (mut arrived, mut since) = (self.objects.arrived(), Instant::now());
         loop {
-            let left = time.checked_sub(since.elapsed())?;
+            let left = time.saturating_sub(since.elapsed());
             if let Some(turn) = self.turn.try_lock_for(left.min(LOOK_EVERY)) {
                 return Some(turn);
             }
             if self.objects.arrived() != arrived {
                 (arrived, since) = (self.objects.arrived(), Instant::now());
+            } else if left.is_zero() {
+                return None;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use layerd::FsError;
 use layerd::daemon::Daemon;
 use layerd::frozen::FileKind;
 use layerd::id::{DatabaseName, FileId, Lsn};
@@ -176,6 +177,44 @@ fn a_replaced_writers_layer_is_sealed_without_what_only_its_host_has() {
             assert_eq!(read(&store, "db", &Ref::Lsn(Lsn(1))), b"published");
         });
     });
+}
+
+#[test]
+fn a_writer_that_overslept_its_lease_acknowledges_nothing() {
+    for durability in [Durability::Local, Durability::Remote] {
+        scene(move |setting| {
+            let world = setting.world().clone();
+            let process = world.process(setting.0.hosts[0].host);
+            let all = setting.clone();
+            world.spawn(process, "sleeper@0", move || {
+                let options = WriterOptions {
+                    durability,
+                    ..WriterOptions::default()
+                };
+                let store = all.open(0).unwrap();
+                let writer = store.open_writer(&db(), options).unwrap();
+                commit(&writer, b"published");
+                all.world().rest(Duration::from_secs(10));
+                // It was stopped meanwhile, longer than its lease lasts.
+                let file = writer.lookup(FileId::ROOT, b"db.duckdb").unwrap().file;
+                writer.write(file, 0, b"too late!").unwrap();
+                let refused = writer.sync();
+                assert!(matches!(refused, Err(FsError::LeaseLost(_))), "{refused:?}");
+            });
+            world.rest(Duration::from_secs(5));
+            world.stop(process, Duration::from_secs(60));
+            world.rest(Duration::from_secs(20));
+            act(setting, 1, |store| {
+                let writer = write(&store, Duration::ZERO);
+                commit(&writer, b"another 1");
+                writer.close().unwrap();
+            });
+            world.wait_for(process);
+            act(setting, 2, |store| {
+                assert_eq!(read(&store, "db", &Ref::Latest), b"another 1");
+            });
+        });
+    }
 }
 
 #[test]
