@@ -10,6 +10,7 @@
 //!
 //! The engine knows nothing of FUSE, of DuckDB's file format, or of any network protocol.
 
+mod again;
 pub mod aligned;
 mod binding;
 pub mod catalog;
