@@ -305,7 +305,7 @@ impl Store {
         lost: &[Lost],
     ) -> Result<Option<DatabaseName>> {
         let mut parts = Vec::new();
-        for lost in lost {
+        for lost in last_in_a_row(lost) {
             let header = &lost.header;
             let row = LayerRow::begun(
                 header.id,
@@ -447,6 +447,17 @@ struct Lost {
     published: Option<(Lsn, u64)>,
     /// It is still to be sealed, from this file.
     is_waiting: bool,
+}
+
+/// The layers behind the last gap, each standing on the one before. A gap is a layer whose commits were
+/// published; then those before it were too, and have expired since.
+fn last_in_a_row(lost: &[Lost]) -> &[Lost] {
+    let stands_on = |pair: &[Lost]| match pair {
+        [below, above] => above.header.parent.map(|point| point.layer) == Some(below.header.id),
+        _ => false,
+    };
+    let gap = lost.windows(2).rposition(|pair| !stands_on(pair));
+    &lost[gap.map_or(0, |below| below + 1)..]
 }
 
 /// The layer whose log a file is.
