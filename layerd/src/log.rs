@@ -503,9 +503,10 @@ impl Log {
         {
             let state = self.state.lock();
             if !state.dirty && state.lsn < first_lsn {
-                let nothing_new = state.check().map(|()| (state.next(), state.lsn));
                 drop(state);
-                return self.finish(nothing_new).map(|_| false);
+                // But for what could not be acknowledged before.
+                let result = self.commit(None, acknowledge);
+                return self.finish(result).map(|_| false);
             }
         }
         let result = self.commit(Some((next, ready)), acknowledge);

@@ -875,8 +875,15 @@ impl Shared {
             .log
             .rotate(&next, first_lsn, &|commit| self.acknowledge(commit), &ready);
         if has_begun.get() {
-            let repinned = self.repin();
-            return rotated.and_then(|rotated| repinned.map(|()| rotated));
+            let repinned = match self.repin() {
+                // Compacted already: the next reload goes over to what took its place.
+                Err(FsError::Catalog(CatalogError::NoSuchLayer(_))) => Ok(()),
+                repinned => repinned,
+            };
+            rotated.and(repinned)?;
+            // It may have taken long.
+            self.lease.check()?;
+            return Ok(true);
         }
         let files = self.store.files();
         let _ = files.disk().remove(&files.active(next.layer.id()));
