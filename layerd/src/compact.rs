@@ -130,12 +130,12 @@ impl Compaction<'_> {
         run: &[LayerRow],
     ) -> Result<Vec<LayerId>> {
         let (store, effort) = (self.store, self.effort);
+        let _pin = store.pin_run(database, run)?;
         let kept = store.kept(database, inventory, run)?;
         let (Some(first), false) = (run.first(), kept.is_empty()) else {
             // Nothing of it is kept: it is garbage as a whole.
             return Ok(Vec::new());
         };
-        let _pin = store.pin_run(database, run)?;
         let images = store.images_of(run)?;
         let image_bytes: BTreeMap<LayerId, u64> = inventory
             .layers

@@ -10,6 +10,7 @@
 //!
 //! The engine knows nothing of FUSE, of DuckDB's file format, or of any network protocol.
 
+mod again;
 pub mod aligned;
 mod binding;
 pub mod catalog;
@@ -48,6 +49,7 @@ mod new_layer;
 mod orphans;
 mod page_cache;
 mod pin;
+mod published;
 mod ranges;
 mod record;
 pub mod recover;

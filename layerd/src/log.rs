@@ -22,9 +22,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::catalog::StatePoint;
 use crate::checksum::chunk_sums;
 use crate::error::FsError;
 use crate::format::RECORDS_AT;
+use crate::frozen::CommitPoint;
 use crate::id::{FileId, Lsn, Timestamp};
 use crate::image::Image;
 use crate::layer::Layer;
@@ -65,6 +67,22 @@ pub struct Commit {
     pub end: u64,
     /// The image.
     pub image: Image,
+}
+
+impl Commit {
+    /// Which one it is.
+    #[must_use]
+    pub fn point(&self) -> CommitPoint {
+        let point = StatePoint {
+            layer: self.layer.id(),
+            lsn: self.lsn,
+        };
+        CommitPoint {
+            point: Some(point),
+            time: self.time,
+            written_bytes: self.written_bytes,
+        }
+    }
 }
 
 /// The log of a live database.
@@ -174,8 +192,21 @@ struct Slot {
     layer: Arc<Layer>,
 }
 
-/// Called with the commit that ends a layer, that layer, and where it ends.
-pub type Ready<'a> = &'a dyn Fn(Lsn, &Arc<Layer>, u64) -> Result<(), FsError>;
+/// Called with how a layer ends, before anything behind it can be acknowledged.
+pub type Ready<'a> = &'a dyn Fn(&Ending) -> Result<(), FsError>;
+
+/// How a layer ends.
+pub struct Ending {
+    /// The layer.
+    pub layer: Arc<Layer>,
+    /// Behind its last record.
+    pub end: u64,
+    /// The log's newest commit.
+    pub lsn: Lsn,
+    /// That commit, if it is new. It may be one that could not be acknowledged: it is in the log
+    /// all the same, and what comes next stands on it.
+    pub commit: Option<Commit>,
+}
 
 /// What [`Log::rotate`] switches to.
 pub struct NextLayer {
@@ -453,8 +484,8 @@ impl Log {
 
     /// As [`Log::sync`], then goes on in another layer. The commit that ends the old layer is
     /// returned, or `None` if the old layer holds no commit at all and stays in use. `ready` is
-    /// called before anything in the new layer can be acknowledged, with the commit that it
-    /// stands on.
+    /// called before anything in the new layer can be acknowledged; once it was, the log is in the
+    /// new layer, also where this returns an error because the commit could not be acknowledged.
     pub fn rotate(
         &self,
         next: &NextLayer,
@@ -472,9 +503,10 @@ impl Log {
         {
             let state = self.state.lock();
             if !state.dirty && state.lsn < first_lsn {
-                let nothing_new = state.check().map(|()| (state.next(), state.lsn));
                 drop(state);
-                return self.finish(nothing_new).map(|_| false);
+                // But for what could not be acknowledged before.
+                let result = self.commit(None, acknowledge);
+                return self.finish(result).map(|_| false);
             }
         }
         let result = self.commit(Some((next, ready)), acknowledge);
@@ -544,16 +576,22 @@ impl Log {
         }
         // Also a commit that became durable and could not be acknowledged the last time.
         let commit = self.state.lock().committed.clone();
-        if let Some(commit) = commit {
-            acknowledge(&commit)?;
-            self.state.lock().committed = None;
+        let acknowledged = commit.as_ref().map_or(Ok(()), acknowledge);
+        // The log goes on in the new layer already, whoever was acknowledged what.
+        if let Some((_, ready)) = rotate {
+            let ending = Ending {
+                layer: old,
+                end: old_end,
+                lsn,
+                commit,
+            };
+            if let Err(error) = ready(&ending) {
+                self.poison(&format!("cannot begin a new layer: {error}"));
+                return acknowledged.and(Err(error));
+            }
         }
-        if let Some((_, ready)) = rotate
-            && let Err(error) = ready(lsn, &old, old_end)
-        {
-            self.poison(&format!("cannot begin a new layer: {error}"));
-            return Err(error);
-        }
+        acknowledged?;
+        self.state.lock().committed = None;
         Ok((durable, lsn))
     }
 }

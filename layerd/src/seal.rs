@@ -8,9 +8,12 @@
 //! lock for it); readers read the log part, which is the
 //! same before and after.
 //!
-//! A file that a replaced writer still has open (it was stopped, and may wake up) is not touched: its
-//! log is copied, and the copy sealed.
+//! A replaced writer's file is not touched while that writer still has it open (it was stopped, and may
+//! wake up), nor while it holds records behind the layer's end: they may be commits that nobody else
+//! has, and `keep_lost` takes care of them, now or once it can. The log is copied then, and the copy
+//! sealed.
 
+use std::io;
 use std::path::Path;
 
 use crate::catalog::LayerRow;
@@ -32,7 +35,7 @@ pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreE
     let active = files.active(id);
     let (bytes, hash) = if !active.exists() && files.sealed(id).exists() {
         moved(files, id)?
-    } else if active.exists() && !is_replaced_writers(store, row)? {
+    } else if active.exists() && !is_replaced_writers(store, row, end)? {
         seal_file(files, id, &active, end, pace)?
     } else {
         let copy = files.copy_of(id);
@@ -50,11 +53,26 @@ pub fn seal(store: &Store, row: &LayerRow, pace: &dyn Fn()) -> Result<(), StoreE
     Ok(())
 }
 
-/// Whether the layer's file belongs to a writer that was replaced and is still there: when it wakes
-/// up it may write to its file once more, whatever became of that.
-fn is_replaced_writers(store: &Store, row: &LayerRow) -> Result<bool, StoreError> {
+/// Whether the layer's file must stay as it is: its writer was replaced, and either is still there
+/// (when it wakes up it may write to its file once more, whatever became of that) or had gone on
+/// behind what became the layer's end.
+fn is_replaced_writers(store: &Store, row: &LayerRow, end: u64) -> Result<bool, StoreError> {
     let database = store.catalog().database_by_id(row.database)?;
-    Ok(row.id.epoch < database.epoch && is_open(&store.files().active(row.id)))
+    if row.id.epoch >= database.epoch {
+        return Ok(false);
+    }
+    let active = store.files().active(row.id);
+    if is_open(&active) {
+        return Ok(true);
+    }
+    let file = store.files().disk().open(&active, false);
+    let log = Layer::new(row.id, file.map_err(FsError::from)?);
+    Ok(has_more(&log, end).map_err(FsError::from)?)
+}
+
+/// Whether a log holds records behind `end`.
+pub(crate) fn has_more(log: &Layer, end: u64) -> io::Result<bool> {
+    Ok(LogScan::new(log, end, u64::MAX).next()?.is_ok())
 }
 
 /// Copies a layer's log, from this home or from the store.

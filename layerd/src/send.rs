@@ -100,7 +100,10 @@ fn send_sealed_delta(
     let mut segments = if is_scattered {
         Vec::new()
     } else {
-        row.segments.clone()
+        // A takeover may have ended the layer before what its writer had sent: there the log went on,
+        // and here the index begins.
+        let is_within = |segment: &&Segment| segment.end <= footer.end;
+        row.segments.iter().take_while(is_within).cloned().collect()
     };
     let commits = match (row.last_lsn, row.first_time, row.last_time) {
         (Some(last_lsn), Some(first_time), Some(last_time)) => Some(CommitRange {

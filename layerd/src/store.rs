@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::again::again;
 use crate::binding::{bind, identity};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{
@@ -336,19 +337,21 @@ impl Store {
         Ok(Store::over(files, catalog, objects, remote, config.cache))
     }
 
-    /// Opens a home over a catalog and a remote store that are open already.
+    /// Opens a home over a catalog and a remote store that are open already, with a cache of the
+    /// remote one or without.
     pub fn open_over(
         home: &Path,
         disk: Arc<dyn Disk>,
         catalog: Arc<dyn Catalog>,
         remote: Objects,
+        is_cached: bool,
     ) -> Result<Arc<Store>> {
         let not_opened = |e| io_error(&format!("open the home {}", home.display()), e);
         let objects = Objects::local(&home.join(LOCAL))?;
         let files = Files::open(home, &home.join(LOCAL), disk).map_err(not_opened)?;
         let config = CacheConfig::default();
-        let cache = Cache::open(home, config).map_err(not_opened)?;
-        let files = files.with_tier(Tier::new(remote.clone(), Some(cache)));
+        let cache = is_cached.then(|| Cache::open(home, config)).transpose();
+        let files = files.with_tier(Tier::new(remote.clone(), cache.map_err(not_opened)?));
         Ok(Store::over(files, catalog, objects, Some(remote), config))
     }
 
@@ -359,6 +362,9 @@ impl Store {
         remote: Option<Objects>,
         cache: CacheConfig,
     ) -> Arc<Store> {
+        if let Some(tier) = files.tier() {
+            tier.ask(Arc::clone(&catalog));
+        }
         let pins = PinKeeper::new(Arc::clone(&catalog));
         let hashes = Arc::new(ImageHashes::new(files.clone()));
         Arc::new(Store {
@@ -543,7 +549,7 @@ impl Store {
     }
 
     /// Whether the database has a writer that lives, or may.
-    fn is_written(&self, database: &Database) -> Result<bool> {
+    pub(crate) fn is_written(&self, database: &Database) -> Result<bool> {
         let locks = self.files.locks();
         let lease = self.catalog.lease(database.id)?;
         Ok(lease.is_some_and(|lease| !instance::is_dead(&locks, &lease.holder)))
@@ -689,10 +695,12 @@ impl Store {
         name: &DatabaseName,
         reference: &Ref,
     ) -> Result<(Lsn, Vec<LayerRow>)> {
-        let database = self.database(name)?;
-        let state = self.resolve(&database, reference)?;
-        let chain = self.catalog.chain(database.id, state.point)?;
-        Ok((state.lsn(), chain.layers))
+        again(|| {
+            let database = self.database(name)?;
+            let state = self.resolve(&database, reference)?;
+            let chain = self.catalog.chain(database.id, state.point)?;
+            Ok((state.lsn(), chain.layers))
+        })
     }
 
     /// What this process read from the remote store and the cache of it; zeros where there is none.
@@ -766,9 +774,11 @@ impl Store {
         let Some(tier) = self.files.tier() else {
             return Ok(());
         };
-        let database = self.database(name)?;
-        let state = self.resolve(&database, reference)?;
-        let (chain, _pin) = self.pin(database.id, state.point)?;
+        let (chain, _pin) = again(|| {
+            let database = self.database(name)?;
+            let state = self.resolve(&database, reference)?;
+            self.pin(database.id, state.point)
+        })?;
         let failed = |error| io_error("fetch ahead", error);
         let mut files = Vec::new();
         for row in chain.layers.iter().filter(|row| !self.files.has(row)) {
@@ -788,28 +798,21 @@ impl Store {
 
     /// Resolves, pins and loads one state.
     pub fn open_reader(self: &Arc<Self>, name: &DatabaseName, reference: &Ref) -> Result<Reader> {
-        let mut tries = 0;
-        loop {
+        again(|| {
             let database = self.database(name)?;
             let state = self.resolve(&database, reference)?;
-            match self.load_pinned(database.id, state.point) {
-                // Compaction or garbage collection came in between: look again.
-                Err(StoreError::Catalog(CatalogError::NoSuchLayer(_))) if tries < 5 => tries += 1,
-                Err(error) => return Err(error),
-                Ok((loaded, pin, _)) => {
-                    let hold = Hold {
-                        naming: Naming::new(&database.name),
-                        pin,
-                        hashes: Arc::clone(&self.hashes),
-                    };
-                    let frozen = Frozen::new(loaded.image, state, Arc::new(hold));
-                    return Ok(Reader {
-                        frozen: Arc::new(frozen),
-                        layers: loaded.layers.len(),
-                    });
-                }
-            }
-        }
+            let (loaded, pin, _) = self.load_pinned(database.id, state.point)?;
+            let hold = Hold {
+                naming: Naming::new(&database.name),
+                pin,
+                hashes: Arc::clone(&self.hashes),
+            };
+            let frozen = Frozen::new(loaded.image, state, Arc::new(hold));
+            Ok(Reader {
+                frozen: Arc::new(frozen),
+                layers: loaded.layers.len(),
+            })
+        })
     }
 
     /// Lets go of everything that this process reads: its pins would otherwise keep layers for ten
@@ -820,7 +823,7 @@ impl Store {
 
     /// A reader that can be asked for the newest commit.
     pub fn open_follower(self: &Arc<Self>, name: &DatabaseName) -> Result<Follower> {
-        Follower::open(self, self.database(name)?)
+        again(|| Follower::open(self, self.database(name)?))
     }
 
     /// Names the newest acknowledged commit.
@@ -883,29 +886,28 @@ impl Store {
         Ok(self.catalog.snapshots(database.id)?)
     }
 
-    /// Makes a database that begins with a state of another. Copies nothing.
+    /// Makes a database that begins with a state of another. Copies nothing. Where layers are in a
+    /// remote store, a commit that is not there yet is waited for, and refused if it does not come.
     pub fn clone_database(
         self: &Arc<Self>,
         source: &DatabaseName,
         reference: &Ref,
         new: &DatabaseName,
     ) -> Result<Database> {
-        let mut tries = 0;
-        loop {
+        again(|| {
             let database = self.database(source)?;
             let state = self.resolve(&database, reference)?;
+            self.wait_until_published(&database, state.lsn())?;
             let base = Base {
                 database: database.id,
                 point: state.point,
             };
             let start = (base, state.time, state.written_bytes);
-            let retention_s = database.retention_s;
-            match self.catalog.create_database(new, retention_s, Some(start)) {
-                // Compaction came in between: look again.
-                Err(CatalogError::NoSuchLayer(_)) if tries < 5 => tries += 1,
-                made => return Ok(made?),
-            }
-        }
+            let made = self
+                .catalog
+                .create_database(new, database.retention_s, Some(start));
+            Ok(made?)
+        })
     }
 
     /// Adds a commit with the image of `reference`; refused while mounted for writing.
@@ -913,18 +915,11 @@ impl Store {
         let database = self.catalog.database(name)?;
         let lease = self.acquire(&database)?;
         let result = self.recover_layers(database.id, &lease).and_then(|()| {
-            let mut tries = 0;
-            loop {
+            again(|| {
                 let database = self.database(name)?;
                 let state = self.resolve(&database, reference)?;
-                match self.add_restoring_layer(&database, &lease, &state) {
-                    // Compaction came in between: look again.
-                    Err(StoreError::Catalog(CatalogError::NoSuchLayer(_))) if tries < 5 => {
-                        tries += 1;
-                    }
-                    restored => return restored,
-                }
-            }
+                self.add_restoring_layer(&database, &lease, &state)
+            })
         });
         lease.release()?;
         result

@@ -28,6 +28,7 @@ use crate::record::Change;
 use crate::recover::{Recovered, acknowledged, recover};
 use crate::resolve::layer_commits;
 use crate::scan::{LogScan, open_layer, read_header};
+use crate::seal::has_more;
 use crate::send::{LogRange, send_log};
 use crate::store::{Result, Store, StoreError};
 
@@ -242,9 +243,7 @@ impl Store {
             let layer = Layer::new(id, file);
             let is_waiting = row.is_some_and(|row| row.state == LayerState::Rotated);
             let has_more = match published {
-                Some((_, end)) => LogScan::new(&layer, end, u64::MAX)
-                    .next()
-                    .is_ok_and(|next| next.is_ok()),
+                Some((_, end)) => has_more(&layer, end).map_err(FsError::from)?,
                 None => self.is_lost(database, &layer)?,
             };
             if has_more && is_replaced {
@@ -306,7 +305,7 @@ impl Store {
         lost: &[Lost],
     ) -> Result<Option<DatabaseName>> {
         let mut parts = Vec::new();
-        for lost in lost {
+        for lost in last_in_a_row(lost) {
             let header = &lost.header;
             let row = LayerRow::begun(
                 header.id,
@@ -448,6 +447,17 @@ struct Lost {
     published: Option<(Lsn, u64)>,
     /// It is still to be sealed, from this file.
     is_waiting: bool,
+}
+
+/// The layers behind the last gap, each standing on the one before. A gap is a layer whose commits were
+/// published; then those before it were too, and have expired since.
+fn last_in_a_row(lost: &[Lost]) -> &[Lost] {
+    let stands_on = |pair: &[Lost]| match pair {
+        [below, above] => above.header.parent.map(|point| point.layer) == Some(below.header.id),
+        _ => false,
+    };
+    let gap = lost.windows(2).rposition(|pair| !stands_on(pair));
+    &lost[gap.map_or(0, |below| below + 1)..]
 }
 
 /// The layer whose log a file is.

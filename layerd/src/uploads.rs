@@ -148,7 +148,7 @@ impl Uploads {
     }
 
     /// A commit is on this host's disk.
-    pub fn acknowledged(&self, commit: &Commit, head: Head) {
+    pub fn committed(&self, commit: &Commit, head: Head) {
         let mut state = self.layers.lock();
         let id = commit.layer.id();
         let Some(pending) = state.pending.iter_mut().find(|it| it.layer.id() == id) else {
@@ -165,7 +165,7 @@ impl Uploads {
             end: commit.end,
             since: Instant::now(),
         };
-        // It may be acknowledged again, after something else failed.
+        // It may come again, after it could not be acknowledged.
         let known = pending.batches().map(|batch| batch.end).max();
         if commit.end <= known.unwrap_or(pending.end) {
             return;
@@ -213,7 +213,7 @@ impl Uploads {
         let mut pause = RETRY_MIN;
         while self.wait_until_due() {
             match self.step(self.turn.lock(), CALL_MAX, lease) {
-                Ok(()) => pause = RETRY_MIN,
+                Ok(_) => pause = RETRY_MIN,
                 Err(error) => {
                     tracing::warn!(%error, "the store does not have the newest commits yet; trying again");
                     self.rest(pause);
@@ -255,7 +255,10 @@ impl Uploads {
                 None => Err(NotStored::Quiet(time)),
             };
             match sent {
-                Ok(()) => (quiet_since, pause) = (Instant::now(), RETRY_MIN),
+                Ok(false) if is_left(&self.layers.lock()) => {
+                    return Err(NotStored::Quiet(quiet_since.elapsed()));
+                }
+                Ok(_) => (quiet_since, pause) = (Instant::now(), RETRY_MIN),
                 Err(error) => {
                     lease.check()?;
                     if quiet_since.elapsed() + pause >= time {
@@ -273,12 +276,14 @@ impl Uploads {
     fn turn_within(&self, time: Duration) -> Option<MutexGuard<'_, Option<Unpublished>>> {
         let (mut arrived, mut since) = (self.objects.arrived(), Instant::now());
         loop {
-            let left = time.checked_sub(since.elapsed())?;
+            let left = time.saturating_sub(since.elapsed());
             if let Some(turn) = self.turn.try_lock_for(left.min(LOOK_EVERY)) {
                 return Some(turn);
             }
             if self.objects.arrived() != arrived {
                 (arrived, since) = (self.objects.arrived(), Instant::now());
+            } else if left.is_zero() {
+                return None;
             }
         }
     }
@@ -319,17 +324,18 @@ impl Uploads {
         while !state.ended && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 
-    /// Sends and publishes what the oldest layer has, or ends it in the catalog.
+    /// Sends and publishes what the oldest layer has, or ends it in the catalog. `false`: there was
+    /// nothing to do.
     fn step(
         &self,
         mut unpublished: MutexGuard<'_, Option<Unpublished>>,
         patience: Duration,
         lease: &HeldLease,
-    ) -> Result<(), NotStored> {
+    ) -> Result<bool, NotStored> {
         let (layer, end, batch, rotation) = {
             let mut state = self.layers.lock();
             let Some(front) = state.pending.front_mut() else {
-                return Ok(());
+                return Ok(false);
             };
             if front.sending.is_none() {
                 front.sending = front.waiting.take();
@@ -338,19 +344,20 @@ impl Uploads {
             (Arc::clone(&front.layer), front.end, front.sending, rotation)
         };
         let Some(batch) = batch else {
-            if let Some((rotation, head)) = rotation {
-                let rotated = self
-                    .catalog
-                    .rotate(self.database, lease.epoch(), &rotation, &head);
-                match rotated {
-                    // An active layer is never taken away: it was rotated by an earlier call whose
-                    // answer was lost, and compacted since.
-                    Err(CatalogError::NoSuchLayer(_)) => {}
-                    rotated => noticed(rotated, lease)?,
-                }
-                self.layers.lock().pending.pop_front();
+            let Some((rotation, head)) = rotation else {
+                return Ok(false);
+            };
+            let rotated = self
+                .catalog
+                .rotate(self.database, lease.epoch(), &rotation, &head);
+            match rotated {
+                // An active layer is never taken away: it was rotated by an earlier call whose
+                // answer was lost, and compacted since.
+                Err(CatalogError::NoSuchLayer(_)) => {}
+                rotated => noticed(rotated, lease)?,
             }
-            return Ok(());
+            self.layers.lock().pending.pop_front();
+            return Ok(true);
         };
         let lapses = lease.lapses();
         let begin = Segment::begin_behind(end);
@@ -372,7 +379,7 @@ impl Uploads {
         lease.check()?;
         if lease.lapses() != lapses {
             // The object was sent under a lease that lapsed: it may be taken for an orphan.
-            return Ok(());
+            return Ok(true);
         }
         let (piece_end, is_last) = (sent.end, sent.commits.is_some());
         let published = if is_last {
@@ -401,7 +408,7 @@ impl Uploads {
         if is_last {
             state.published = batch.commits.last_lsn;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -99,8 +99,10 @@ impl Passage {
         let failed = |error| io_error(&format!("make {}", directory.display()), error);
         std::fs::create_dir(&directory).map_err(failed)?;
         let cache = Cache::open(&directory, store.cache_limits()).map_err(failed)?;
+        let tier = Tier::new(objects.clone(), Some(Arc::clone(&cache)));
+        tier.ask(store.shared_catalog());
         Ok(Passage {
-            tier: Tier::new(objects.clone(), Some(Arc::clone(&cache))),
+            tier,
             cache,
             directory,
         })

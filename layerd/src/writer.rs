@@ -1,11 +1,13 @@
 //! The one writer of a database: the live image and its log.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::again::again;
 use crate::catalog::{CatalogError, CommitRange, Database, Head, LayerRow, Rotation, StatePoint};
 use crate::error::FsError;
 use crate::format::LayerHeader;
@@ -15,7 +17,7 @@ use crate::id::{DatabaseId, Epoch, FileId, LayerId, Lsn, Timestamp};
 use crate::image::{self, Image, Node};
 use crate::layer::{Cache, Layer};
 use crate::lease::HeldLease;
-use crate::log::{Commit, Log, NextLayer};
+use crate::log::{Commit, Ending, Log, NextLayer};
 use crate::machine::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::maintain::Caretaker;
 use crate::names::Naming;
@@ -106,6 +108,15 @@ struct Active {
     generation: u64,
 }
 
+impl Active {
+    /// A commit is on the disk.
+    fn note(&mut self, commit: &Commit) {
+        if commit.lsn >= self.first_lsn {
+            self.first_time.get_or_insert(commit.time);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Publishing {
     head: Option<Head>,
@@ -174,8 +185,11 @@ impl Writer {
             let _ = lease.release();
             return Err(error);
         }
-        let database = store.catalog().database_by_id(database.id)?;
-        let (loaded, pin, generation) = store.load_pinned(database.id, database.head.point)?;
+        let (database, (loaded, pin, generation)) = again(|| {
+            let database = store.catalog().database_by_id(database.id)?;
+            let loaded = store.load_pinned(database.id, database.head.point)?;
+            Ok((database, loaded))
+        })?;
         let hold = Arc::new(Hold {
             naming: Naming::new(&database.name),
             pin,
@@ -648,7 +662,6 @@ impl Drop for Writer {
 impl Shared {
     /// After the fdatasync, before the answer: is this still the writer? Then everybody may know.
     fn acknowledge(&self, commit: &Commit) -> Result<(), FsError> {
-        self.lease.check()?;
         let point = StatePoint {
             layer: commit.layer.id(),
             lsn: commit.lsn,
@@ -659,13 +672,19 @@ impl Shared {
             time,
             written_bytes,
         };
+        // What is on the disk is a part of the database, and later commits stand on it, whether it
+        // can be acknowledged now or not.
+        self.active.lock().note(commit);
         if let Some(uploads) = &self.uploads {
-            uploads.acknowledged(commit, head);
-            if self.durability == Durability::Remote {
-                let stored = uploads.wait_for(commit.lsn, REMOTE_TIME_MAX, &self.lease);
-                stored.map_err(|error| FsError::NotStored(error.to_string()))?;
-                self.lease.check()?;
-            }
+            uploads.committed(commit, head);
+        }
+        self.lease.check()?;
+        if let Some(uploads) = &self.uploads
+            && self.durability == Durability::Remote
+        {
+            let stored = uploads.wait_for(commit.lsn, REMOTE_TIME_MAX, &self.lease);
+            stored.map_err(|error| FsError::NotStored(error.to_string()))?;
+            self.lease.check()?;
         }
         self.head.store(&HeadWord {
             epoch: self.lease.epoch(),
@@ -674,17 +693,11 @@ impl Shared {
             time,
             written_bytes,
         });
-        let known = CommitPoint {
-            point: Some(point),
-            time,
-            written_bytes,
-        };
         let frozen = Arc::new(Frozen::new(
             commit.image.clone(),
-            known,
+            commit.point(),
             Arc::clone(&self.hold),
         ));
-        self.active.lock().first_time.get_or_insert(time);
         let previous = std::mem::replace(&mut *self.committed.write(), frozen);
         // Where there is a remote store, the head moves as the commits come there.
         if self.uploads.is_none() && self.publishing.lock().head.replace(head).is_none() {
@@ -842,35 +855,49 @@ impl Shared {
             layer: new_layer_file(&self.store, self.lease.epoch())?,
         };
         let first_lsn = self.active.lock().first_lsn;
-        let ready = |lsn: Lsn, old: &Arc<Layer>, end: u64| {
-            let head = self.end_layer(old, first_lsn, end)?;
-            self.announce(&next.layer, head.point, lsn.next(), head.written_bytes)?;
+        let has_begun = Cell::new(false);
+        let ready = |ending: &Ending| {
+            let commit = ending.commit.as_ref().map(Commit::point);
+            let commit = commit.unwrap_or(*self.committed.read().commit());
+            let head = self.end_layer(&ending.layer, first_lsn, ending.end, commit)?;
+            let next_lsn = ending.lsn.next();
+            self.announce(&next.layer, head.point, next_lsn, head.written_bytes)?;
             if let Some(uploads) = &self.uploads {
                 uploads.begun(&next.layer);
             }
             let mut active = self.active.lock();
-            active.layers.push(Arc::clone(old));
-            (active.first_lsn, active.first_time, active.since) =
-                (lsn.next(), None, Instant::now());
+            active.layers.push(Arc::clone(&ending.layer));
+            (active.first_lsn, active.first_time, active.since) = (next_lsn, None, Instant::now());
+            has_begun.set(true);
             Ok(())
         };
         let rotated = self
             .log
             .rotate(&next, first_lsn, &|commit| self.acknowledge(commit), &ready);
-        if !matches!(rotated, Ok(true)) {
-            let files = self.store.files();
-            let _ = files.disk().remove(&files.active(next.layer.id()));
+        if has_begun.get() {
+            let repinned = match self.repin() {
+                // Compacted already: the next reload goes over to what took its place.
+                Err(FsError::Catalog(CatalogError::NoSuchLayer(_))) => Ok(()),
+                repinned => repinned,
+            };
+            rotated.and(repinned)?;
+            // It may have taken long.
+            self.lease.check()?;
+            return Ok(true);
         }
-        let rotated = rotated?;
-        if rotated {
-            self.repin()?;
-        }
-        Ok(rotated)
+        let files = self.store.files();
+        let _ = files.disk().remove(&files.active(next.layer.id()));
+        rotated
     }
 
-    /// Tells the catalog that a layer is complete.
-    fn end_layer(&self, layer: &Arc<Layer>, first_lsn: Lsn, end: u64) -> Result<Head, FsError> {
-        let commit = *self.committed.read().commit();
+    /// Tells the catalog that a layer is complete; `commit` is the newest one.
+    fn end_layer(
+        &self,
+        layer: &Arc<Layer>,
+        first_lsn: Lsn,
+        end: u64,
+        commit: CommitPoint,
+    ) -> Result<Head, FsError> {
         let (head, commits) = match commit.point {
             Some(point) if point.layer == layer.id() => {
                 let first_time = self.active.lock().first_time.unwrap_or(commit.time);
@@ -920,7 +947,8 @@ impl Shared {
         self.lease.check()?;
         // The layers before it come first, and so does their head.
         self.drain()?;
-        let head = self.end_layer(&layer, first_lsn, end)?;
+        let commit = *self.committed.read().commit();
+        let head = self.end_layer(&layer, first_lsn, end, commit)?;
         self.drain()?;
         if head.point.is_none_or(|point| point.layer != layer.id()) {
             // Nothing was committed in it: the catalog has marked it dead.

@@ -708,6 +708,10 @@ pub trait Catalog: service::Service + Send + Sync {
     /// period, is an orphan.
     fn knows_layer(&self, layer: LayerId) -> Result<bool>;
 
+    /// The segments that a layer has now, dead or alive; none where it has no row. Sealing may replace
+    /// them, and their objects go after the grace period, while somebody reads the layer.
+    fn segments(&self, layer: LayerId) -> Result<Vec<Segment>>;
+
     /// Whether a segment names the object: what none names, and is older than the grace period,
     /// is an orphan.
     fn knows_object(&self, key: &str) -> Result<bool>;

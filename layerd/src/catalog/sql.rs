@@ -296,6 +296,11 @@ impl<D: Driver> Catalog for D {
         read(self, |tx| layers::is_known(tx, layer))
     }
 
+    fn segments(&self, layer: LayerId) -> Result<Vec<Segment>> {
+        let found = read(self, |tx| layers::find(tx, layer))?;
+        Ok(found.map_or_else(Vec::new, |row| row.segments))
+    }
+
     fn knows_object(&self, key: &str) -> Result<bool> {
         read(self, |tx| segments::is_known(tx, key))
     }

@@ -34,9 +34,10 @@ const BEGIN: i64 = 1_893_456_000_000_000_000;
 const UPTIME: Duration = Duration::from_secs(1000);
 /// More turns than this are an endless loop.
 const TURNS_MAX: u64 = 2_000_000;
-/// A thread that keeps its turn for so long, in real time, waits for something that the scheduler
-/// does not know of.
-const STUCK: Duration = Duration::from_secs(60);
+/// A thread that still has its turn after so many looks, in real time, waits for something that the
+/// scheduler does not know of. A machine that stood still itself spoils one of them only.
+const LOOKS: u32 = 24;
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,14 +143,17 @@ impl Shared {
     pub(super) fn run(&self) -> Outcome {
         let mut state = self.state.lock();
         state.give();
-        let mut turns = u64::MAX;
-        while state.running.is_some() {
-            if self.ended.wait_for(&mut state, STUCK).timed_out() && turns == state.turns {
-                let thread = state.running.map(|id| Arc::clone(&state.threads[id].name));
-                let trace = std::mem::take(&mut state.trace);
-                panic!("thread {thread:?} never gave its turn away\n{trace}");
-            }
+        let (mut turns, mut looks) = (u64::MAX, 0);
+        while let Some(running) = state.running {
+            self.ended.wait_for(&mut state, LOOK_EVERY);
+            looks = if turns == state.turns { looks + 1 } else { 0 };
             turns = state.turns;
+            if looks == LOOKS {
+                // Its threads stay where they are.
+                let thread = Arc::clone(&state.threads[running].name);
+                state.fail(format!("thread {thread} never gave its turn away"));
+                break;
+            }
         }
         Outcome {
             failure: state.failure.take(),

@@ -73,6 +73,16 @@ pub enum FetchError {
         /// What the store, or the client, said.
         reason: String,
     },
+    /// The store has no such object; the layer may have other segments by now.
+    #[error("segment {key} of layer {layer} is not in {store}: there is no such object")]
+    Gone {
+        /// The layer.
+        layer: LayerId,
+        /// The object.
+        key: String,
+        /// The store's URL.
+        store: Arc<str>,
+    },
     /// What the store has is not what was uploaded.
     #[error(
         "segment {key} of layer {layer} is damaged in {store}: {source}; `openduck-fs verify --deep` names all damage"
@@ -97,10 +107,23 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// The layer whose bytes they are.
+    #[must_use]
+    pub fn layer(&self) -> LayerId {
+        match self {
+            FetchError::Store { layer, .. }
+            | FetchError::Gone { layer, .. }
+            | FetchError::Damaged { layer, .. }
+            | FetchError::Missing { layer, .. } => *layer,
+        }
+    }
+}
+
 impl From<FetchError> for io::Error {
     fn from(error: FetchError) -> Self {
         let kind = match error {
-            FetchError::Store { .. } => io::ErrorKind::Other,
+            FetchError::Store { .. } | FetchError::Gone { .. } => io::ErrorKind::Other,
             FetchError::Damaged { .. } | FetchError::Missing { .. } => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)
@@ -217,6 +240,11 @@ impl RemoteLayer {
         Ok(())
     }
 
+    /// Which layer it is.
+    pub(super) fn id(&self) -> LayerId {
+        self.id
+    }
+
     /// Behind the layer's last byte.
     pub(super) fn end(&self) -> u64 {
         self.parts.read().end()
@@ -248,11 +276,31 @@ impl RemoteLayer {
             return Ok(());
         }
         self.tier.stats().miss();
-        block_on(async {
-            let pieces = self.pieces(at, at + out.len() as u64).await?;
-            let missing = self.take_local(&pieces, out, at);
-            Ok(self.take_remote(missing, out, at).await?)
-        })?
+        match block_on(self.read_pieces(out, at))? {
+            Err(error) if self.has_moved(&error)? => block_on(self.read_pieces(out, at))??,
+            read => read?,
+        }
+        Ok(())
+    }
+
+    async fn read_pieces(self: &Arc<Self>, out: &mut [u8], at: u64) -> Result<(), FetchError> {
+        let pieces = self.pieces(at, at + out.len() as u64).await?;
+        let missing = self.take_local(&pieces, out, at);
+        self.take_remote(missing, out, at).await
+    }
+
+    /// Whether an object is gone because the layer has other segments now, which are taken over:
+    /// sealing sends a layer of many small ones anew.
+    pub(super) fn has_moved(&self, error: &FetchError) -> io::Result<bool> {
+        let FetchError::Gone { key, .. } = error else {
+            return Ok(false);
+        };
+        let segments = self.tier.segments(self.id)?;
+        if segments.is_empty() || segments.iter().any(|segment| segment.key == *key) {
+            return Ok(false);
+        }
+        self.extend(&segments)?;
+        Ok(true)
     }
 
     /// Begins to fetch what is missing of a range, and does not wait for it. The reader itself
@@ -657,6 +705,14 @@ impl RemoteLayer {
                         return Ok(bytes);
                     }
                     self.tier.stats().failed();
+                }
+                Err(object_store::Error::NotFound { .. }) => {
+                    self.tier.stats().failed();
+                    return Err(FetchError::Gone {
+                        layer: self.id,
+                        key: part.segment.key.clone(),
+                        store: self.tier.objects().url().into(),
+                    });
                 }
                 Err(error) => {
                     self.tier.stats().failed();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use super::objects::Objects;
 use super::runtime::block_on;
 use super::stats::Stats;
 use super::tables::Tables;
-use crate::catalog::Segment;
+use crate::catalog::{Catalog, Segment};
 use crate::id::LayerId;
 
 /// The remote store, and what this process knows and keeps of it.
@@ -28,6 +28,7 @@ pub struct Tier {
     tables: Tables,
     stats: Stats,
     layers: Mutex<HashMap<LayerId, Weak<RemoteLayer>>>,
+    catalog: OnceLock<Arc<dyn Catalog>>,
 }
 
 impl Tier {
@@ -40,7 +41,22 @@ impl Tier {
             tables: Tables::default(),
             stats: Stats::default(),
             layers: Mutex::default(),
+            catalog: OnceLock::new(),
         })
+    }
+
+    /// Says who knows which segments a layer has, once those that are known here are gone.
+    pub fn ask(&self, catalog: Arc<dyn Catalog>) {
+        // The first one stays.
+        let _ = self.catalog.set(catalog);
+    }
+
+    /// The segments that a layer has now; none where nobody can be asked.
+    pub(super) fn segments(&self, layer: LayerId) -> io::Result<Vec<Segment>> {
+        match self.catalog.get() {
+            Some(catalog) => catalog.segments(layer).map_err(io::Error::other),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The store.
@@ -102,8 +118,21 @@ impl Tier {
     /// of a layer that is not sealed wants it. Small segments come whole.
     pub fn warm(&self, files: &[(Arc<RemoteFile>, bool)]) -> io::Result<()> {
         let open = |(file, all): &(Arc<RemoteFile>, bool)| Arc::clone(file.layer()).open(*all);
-        block_on(try_join_all(files.iter().map(open)))??;
-        Ok(())
+        let all = || block_on(try_join_all(files.iter().map(open)));
+        let mut opened = all()?;
+        // Each of them may have been sent anew since its row was read.
+        for _ in files {
+            let Err(error) = &opened else { break };
+            let of = error.layer();
+            let Some((file, _)) = files.iter().find(|(file, _)| file.layer().id() == of) else {
+                break;
+            };
+            if !file.layer().has_moved(error)? {
+                break;
+            }
+            opened = all()?;
+        }
+        Ok(opened.map(drop)?)
     }
 
     fn layer(self: &Arc<Self>, id: LayerId, segments: &[Segment]) -> io::Result<Arc<RemoteLayer>> {

@@ -289,6 +289,10 @@ impl Catalog for Way {
         self.call("knows_layer", |it| it.knows_layer(layer))
     }
 
+    fn segments(&self, layer: LayerId) -> Result<Vec<Segment>> {
+        self.call("segments", |it| it.segments(layer))
+    }
+
     fn knows_object(&self, key: &str) -> Result<bool> {
         self.call("knows_object", |it| it.knows_object(key))
     }

@@ -118,8 +118,13 @@ impl Setting {
         self.0.hosts[host].state.lock().home
     }
 
-    /// A process of a host opens its home.
+    /// A process of a host opens its home; with a cache most of the time.
     pub fn open(&self, host: usize) -> Result<Arc<Store>, StoreError> {
+        self.open_with(host, !self.world().one_in(3))
+    }
+
+    /// As [`Setting::open`]. Without a cache each read goes to the store.
+    pub fn open_with(&self, host: usize, is_cached: bool) -> Result<Arc<Store>, StoreError> {
         let parts = &self.0;
         let way = Way {
             world: parts.world.clone(),
@@ -135,7 +140,7 @@ impl Setting {
             )
         };
         let objects = parts.bucket.objects(&parts.world, &parts.faults);
-        Store::open_over(&home, disk, Arc::new(way), objects)
+        Store::open_over(&home, disk, Arc::new(way), objects, is_cached)
     }
 
     /// The databases that there are.

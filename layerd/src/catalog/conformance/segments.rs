@@ -395,6 +395,8 @@ pub(super) fn sealing_replaces_the_segments(harness: &dyn Harness) {
     let (layer, old) = rotated(&a);
     let new = vec![segment(0..20_000, 1..=3)];
     assert!(catalog.seal(layer, 20_000, [9; 32], Some(&new)).unwrap());
+    assert_eq!(catalog.segments(layer).unwrap(), new);
+    assert_eq!(catalog.segments(LayerId::random(Epoch(1))).unwrap(), []);
     let row = a.layer(layer);
     assert_eq!((row.state, row.bytes), (LayerState::Sealed, Some(20_000)));
     assert_eq!(row.segments, new);
