@@ -214,6 +214,33 @@ InsertionOrderPreservingMap<string> ToString(TableFunctionToStringInput &input) 
 	return result;
 }
 
+//! DuckDB copies plans through these.
+void Serialize(Serializer &serializer, const optional_ptr<FunctionData> bind_data, const BoundTableFunction &function) {
+	auto &bind = bind_data->Cast<ScanBindData>();
+	serializer.WriteProperty(100, "catalog", bind.catalog.GetName());
+	serializer.WriteProperty(101, "schema", bind.table.schema.name);
+	serializer.WriteProperty(102, "table", bind.table.name);
+	serializer.WriteProperty(103, "snapshot", bind.snapshot);
+}
+
+unique_ptr<FunctionData> Deserialize(Deserializer &deserializer, BoundTableFunction &function) {
+	auto catalog = deserializer.ReadProperty<Identifier>(100, "catalog");
+	auto schema = deserializer.ReadProperty<Identifier>(101, "schema");
+	auto name = deserializer.ReadProperty<Identifier>(102, "table");
+	auto &context = deserializer.Get<ClientContext &>();
+	auto &table = Catalog::GetEntry<TableCatalogEntry>(context, QualifiedName(catalog, schema, name));
+	auto &remote = table.catalog.Cast<RemoteCatalog>();
+	auto bind = make_uniq<ScanBindData>(remote, table.Cast<RemoteTable>(), remote.Image(context));
+	bind->snapshot = deserializer.ReadProperty<string>(103, "snapshot");
+	RemoteTransaction::Get(context, remote).Announce(context);
+	return std::move(bind);
+}
+
+unique_ptr<FunctionData> BindByName(ClientContext &context, TableFunctionBindInput &input, vector<LogicalType> &types,
+                                    vector<Identifier> &names) {
+	throw BinderException("openduck_scan is not for use by name: name the table");
+}
+
 virtual_column_map_t VirtualColumns(ClientContext &context, optional_ptr<FunctionData> bind_data) {
 	return bind_data->Cast<ScanBindData>().table.GetVirtualColumns();
 }
@@ -251,7 +278,9 @@ double ResultProgress(ClientContext &context, const FunctionData *bind_data, con
 }
 
 TableFunction ScanFunction() {
-	TableFunction scan("openduck_scan", {}, Scan, nullptr, InitGlobal, InitLocal);
+	TableFunction scan("openduck_scan", {}, Scan, BindByName, InitGlobal, InitLocal);
+	scan.serialize = Serialize;
+	scan.deserialize = Deserialize;
 	scan.projection_pushdown = true;
 	scan.filter_pushdown = true;
 	scan.filter_prune = true;
