@@ -249,7 +249,7 @@ shared_ptr<ResultGlobalState> Run(ClientContext &context, const QueryBindData &b
 	if (!bind.raw_session.empty()) {
 		statement.session = bind.raw_session;
 		state->result = bind.catalog.Remote().Execute(context, statement);
-		bind.catalog.Learn(*state->result, true);
+		bind.catalog.Learn(*state->result, true, false);
 		bind.catalog.Forget();
 	} else {
 		statement.settings = SettingsOf(context, bind.catalog);
