@@ -24,12 +24,13 @@ RemoteCatalog::RemoteCatalog(AttachedDatabase &db, Attachment attachment_p)
 }
 
 //! What a statement with one row of one text gives.
-static string OneText(ClientContext &context, const RemoteCatalog &catalog, const Client &client, const string &sql) {
+static string OneText(ClientContext &context, RemoteCatalog &catalog, const Client &client, const string &sql) {
 	Statement statement;
 	statement.sql = sql;
 	statement.inline_bytes = 4096;
 	statement.snapshot = catalog.Options().snapshot;
 	auto result = client.Execute(context, statement);
+	catalog.Learn(*result, false, true);
 	RowFormat format(context, *result);
 	RowReader reader(context, format);
 	DataChunk chunk;
@@ -53,15 +54,25 @@ shared_ptr<CatalogImage> RemoteCatalog::Image(ClientContext &context) {
 }
 
 shared_ptr<CatalogImage> RemoteCatalog::SharedImage(ClientContext &context) {
+	auto fresh = [&](shared_ptr<CatalogImage> &newest) {
+		lock_guard<mutex> guard(lock);
+		newest = images.empty() || stale ? nullptr : images.back();
+		return newest && (!attachment.snapshot.empty() || std::chrono::steady_clock::now() - checked < FRESH);
+	};
+	shared_ptr<CatalogImage> newest;
+	if (fresh(newest)) {
+		return newest;
+	}
+	if (newest && newest->schema_version > 0) {
+		// Any answer tells the schema's version: the smallest question will do.
+		OneText(context, *this, client, "SELECT 1");
+		if (fresh(newest)) {
+			return newest;
+		}
+	}
+	auto asked = std::chrono::steady_clock::now();
 	{
 		lock_guard<mutex> guard(lock);
-		if (!images.empty() && !stale) {
-			auto &newest = *images.back();
-			auto known = newest.schema_version > 0 && newest.schema_version == schema_version;
-			if (known || std::chrono::steady_clock::now() - newest.read < FRESH || !attachment.snapshot.empty()) {
-				return images.back();
-			}
-		}
 		stale = false;
 	}
 	auto image = ReadCatalog(context, *this);
@@ -79,6 +90,7 @@ shared_ptr<CatalogImage> RemoteCatalog::SharedImage(ClientContext &context) {
 		                    [&](CatalogEntry &type) { functions.insert(":" + type.name.GetIdentifierName()); });
 	}
 	image->number = ++images_read;
+	checked = asked;
 	images.push_back(image);
 	while (images.size() > IMAGES_KEPT) {
 		images.erase(images.begin());
@@ -92,13 +104,19 @@ void RemoteCatalog::Forget(vector<shared_ptr<CatalogImage>> used) {
 	images.insert(images.begin(), used.begin(), used.end());
 }
 
-void RemoteCatalog::Learn(const Result &result, bool wrote) {
+void RemoteCatalog::Learn(const Result &result, bool wrote, bool shared) {
 	auto lsn = result.Lsn();
 	auto known = newest_lsn.load();
 	while (wrote && lsn > known && !newest_lsn.compare_exchange_weak(known, lsn)) {
 	}
-	if (result.SchemaVersion() > 0) {
-		schema_version = result.SchemaVersion();
+	lock_guard<mutex> guard(lock);
+	if (!shared || result.SchemaVersion() == 0 || images.empty()) {
+		return;
+	}
+	if (result.SchemaVersion() == images.back()->schema_version) {
+		checked = std::chrono::steady_clock::now();
+	} else {
+		stale = true;
 	}
 }
 

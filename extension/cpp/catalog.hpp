@@ -58,7 +58,6 @@ struct CatalogImage {
 	idx_t number = 0;
 	//! The backend's own number of it; 0: unknown.
 	idx_t schema_version = 0;
-	std::chrono::steady_clock::time_point read;
 };
 
 //! A table or, where `at` is set, a table at an earlier state.
@@ -144,8 +143,8 @@ public:
 	shared_ptr<CatalogImage> SharedImage(ClientContext &context);
 	//! The schema was changed, or seen to have changed. Images that somebody may still point into are kept.
 	void Forget(vector<shared_ptr<CatalogImage>> used = {});
-	//! What an answer tells of the schema's version and the commit.
-	void Learn(const Result &result, bool wrote);
+	//! What an answer tells of the commit, and, where it was given outside of transactions, of the schema's version.
+	void Learn(const Result &result, bool wrote, bool shared);
 
 	Client &Remote() {
 		return client;
@@ -181,8 +180,9 @@ private:
 	vector<shared_ptr<CatalogImage>> images;
 	idx_t images_read = 0;
 	bool stale = false;
+	//! When the newest image was last known to be what there is.
+	std::chrono::steady_clock::time_point checked;
 	atomic<idx_t> newest_lsn {0};
-	atomic<idx_t> schema_version {0};
 	vector<string> sessions;
 	string time_zone;
 	//! The functions that the backend has, and its types, each behind a colon.

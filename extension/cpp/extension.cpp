@@ -73,6 +73,7 @@ void Load(ExtensionLoader &loader) {
 	StorageExtension::Register(config, "openduck", storage);
 	StorageExtension::Register(config, "od", storage);
 	RegisterSecret(loader);
+	loader.RegisterFunction(ScanFunction());
 	loader.RegisterFunction(QueryFunctions());
 	RegisterOperations(loader);
 	RegisterExplain(loader);

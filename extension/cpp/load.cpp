@@ -16,7 +16,8 @@ WITH c AS (SELECT table_oid, list(column_name ORDER BY column_index) AS names, l
     FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal GROUP BY ALL)
 SELECT 0 AS kind, schema_name AS schema, '' AS name, '' AS sql, comment, NULL::BIGINT AS rows, NULL::VARCHAR[] AS names,
     NULL::VARCHAR[] AS types, NULL::VARCHAR[] AS comments
-    FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name NOT IN ('information_schema', 'pg_catalog')
+    FROM duckdb_schemas() WHERE database_name = current_database()
+    AND schema_name NOT IN ('information_schema', 'pg_catalog')
 UNION ALL SELECT 1, schema_name, table_name, sql, comment, estimated_size, names, types, comments
     FROM duckdb_tables() t JOIN c USING (table_oid) WHERE database_name = current_database()
 UNION ALL SELECT 2, schema_name, view_name, sql, comment, NULL, names, types, comments
@@ -194,7 +195,6 @@ shared_ptr<CatalogImage> ReadCatalog(ClientContext &context, RemoteCatalog &cata
 	statement.sql = EVERYTHING;
 	statement.inline_bytes = 4 << 20;
 	auto image = make_shared_ptr<CatalogImage>();
-	image->read = std::chrono::steady_clock::now();
 	auto result = RemoteTransaction::Get(context, catalog).Execute(context, statement, false);
 	image->schema_version = result->SchemaVersion();
 	RowFormat format(context, *result);

@@ -249,7 +249,7 @@ shared_ptr<ResultGlobalState> Run(ClientContext &context, const QueryBindData &b
 	if (!bind.raw_session.empty()) {
 		statement.session = bind.raw_session;
 		state->result = bind.catalog.Remote().Execute(context, statement);
-		bind.catalog.Learn(*state->result, true);
+		bind.catalog.Learn(*state->result, true, false);
 		bind.catalog.Forget();
 	} else {
 		statement.settings = SettingsOf(context, bind.catalog);
@@ -452,6 +452,27 @@ InsertionOrderPreservingMap<string> ToString(TableFunctionToStringInput &input) 
 	return result;
 }
 
+//! DuckDB copies plans through these: what is copied is sent once for each copy, so only what reads may be.
+void Serialize(Serializer &serializer, const optional_ptr<FunctionData> bind_data, const BoundTableFunction &function) {
+	auto &bind = bind_data->Cast<QueryBindData>();
+	if (bind.writes || !bind.raw_session.empty() || !bind.parameters.empty()) {
+		throw NotImplementedException("a remote statement that can't be copied");
+	}
+	serializer.WriteProperty(100, "catalog", bind.catalog.GetName());
+	serializer.WriteProperty(101, "sql", bind.sql);
+	serializer.WriteProperty(102, "types", bind.types);
+}
+
+unique_ptr<FunctionData> Deserialize(Deserializer &deserializer, BoundTableFunction &function) {
+	auto catalog = deserializer.ReadProperty<Identifier>(100, "catalog");
+	auto &context = deserializer.Get<ClientContext &>();
+	auto &remote = Catalog::GetCatalog(context, catalog).Cast<RemoteCatalog>();
+	auto bind = make_uniq<QueryBindData>(remote, deserializer.ReadProperty<string>(101, "sql"));
+	bind->types = deserializer.ReadProperty<vector<LogicalType>>(102, "types");
+	RemoteTransaction::Get(context, remote).Announce(context);
+	return std::move(bind);
+}
+
 OperatorPartitionData Partition(ClientContext &context, TableFunctionGetPartitionInput &input) {
 	if (input.partition_info.RequiresPartitionColumns()) {
 		throw InternalException("openduck: partition columns are not supported");
@@ -480,6 +501,8 @@ TableFunctionSet QueryFunctions() {
 	signature.AddArgs("parameters", LogicalType::ANY);
 	TableFunction query("openduck_query", std::move(signature), Query, Bind, InitGlobal, InitLocal);
 	query.to_string = ToString;
+	query.serialize = Serialize;
+	query.deserialize = Deserialize;
 	query.get_partition_data = Partition;
 	TableFunctionSet set("openduck_query");
 	set.AddFunction(std::move(query));

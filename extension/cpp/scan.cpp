@@ -30,16 +30,20 @@ string ColumnToSQL(const ScanBindData &bind, column_t column) {
 	return Quoted(bind.table.GetColumns().GetColumn(LogicalIndex(column)).Name());
 }
 
-//! The statement, and what is left of the filters.
-string ScanToSQL(const ScanBindData &bind, const vector<column_t> &columns, optional_ptr<TableFilterSet> filters,
-                 vector<unique_ptr<Expression>> &left) {
+//! The columns of a statement; without any, something to count.
+string SelectToSQL(const ScanBindData &bind, const vector<column_t> &columns) {
 	string list;
 	for (auto column : columns) {
 		list += (list.empty() ? "" : ", ") + ColumnToSQL(bind, column);
 	}
-	auto sql = "SELECT " + (list.empty() ? "NULL::BOOLEAN" : list) + " FROM " + bind.table.RemoteName();
+	return "SELECT " + (list.empty() ? "NULL::BOOLEAN" : list) + " FROM " + bind.table.RemoteName();
+}
+
+//! The filters over these columns, and what can't be said of them.
+string WhereToSQL(const ScanBindData &bind, const vector<column_t> &columns, optional_ptr<TableFilterSet> filters,
+                  vector<unique_ptr<Expression>> &left) {
 	if (!filters) {
-		return sql;
+		return string();
 	}
 	string where;
 	for (const auto &entry : *filters) {
@@ -73,7 +77,7 @@ string ScanToSQL(const ScanBindData &bind, const vector<column_t> &columns, opti
 		place(expression);
 		left.push_back(std::move(expression));
 	}
-	return sql + where;
+	return where;
 }
 
 struct ScanGlobalState : public ResultGlobalState {
@@ -87,7 +91,18 @@ unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFun
 	auto state = make_uniq<ScanGlobalState>();
 	vector<unique_ptr<Expression>> left;
 	Statement statement;
-	statement.sql = ScanToSQL(bind, input.column_ids, input.filters, left);
+	auto columns = input.column_ids;
+	auto where = WhereToSQL(bind, columns, input.filters, left);
+	if (input.CanRemoveFilterColumns() && left.empty()) {
+		// Columns that only a filter wants need not come.
+		columns.clear();
+		for (auto place : input.projection_ids) {
+			columns.push_back(input.column_ids[place]);
+		}
+	} else if (input.CanRemoveFilterColumns()) {
+		state->projection = input.projection_ids;
+	}
+	statement.sql = SelectToSQL(bind, columns) + where;
 	statement.streams_max = StreamsOf(context);
 	statement.inline_bytes = 64 << 10;
 	statement.snapshot = bind.snapshot;
@@ -95,13 +110,10 @@ unique_ptr<GlobalTableFunctionState> InitGlobal(ClientContext &context, TableFun
 	if (!left.empty()) {
 		state->filter = BoundConjunctionExpression::Create(ExpressionType::CONJUNCTION_AND, std::move(left));
 	}
-	if (input.CanRemoveFilterColumns()) {
-		state->projection = input.projection_ids;
-	}
 	state->result = RemoteTransaction::Get(context, bind.catalog).Execute(context, statement, false);
 	state->format = make_uniq<RowFormat>(context, *state->result);
-	for (idx_t i = 0; i < input.column_ids.size(); i++) {
-		auto column = input.column_ids[i];
+	for (idx_t i = 0; i < columns.size(); i++) {
+		auto column = columns[i];
 		if (IsVirtual(column)) {
 			continue;
 		}
@@ -202,6 +214,33 @@ InsertionOrderPreservingMap<string> ToString(TableFunctionToStringInput &input) 
 	return result;
 }
 
+//! DuckDB copies plans through these.
+void Serialize(Serializer &serializer, const optional_ptr<FunctionData> bind_data, const BoundTableFunction &function) {
+	auto &bind = bind_data->Cast<ScanBindData>();
+	serializer.WriteProperty(100, "catalog", bind.catalog.GetName());
+	serializer.WriteProperty(101, "schema", bind.table.schema.name);
+	serializer.WriteProperty(102, "table", bind.table.name);
+	serializer.WriteProperty(103, "snapshot", bind.snapshot);
+}
+
+unique_ptr<FunctionData> Deserialize(Deserializer &deserializer, BoundTableFunction &function) {
+	auto catalog = deserializer.ReadProperty<Identifier>(100, "catalog");
+	auto schema = deserializer.ReadProperty<Identifier>(101, "schema");
+	auto name = deserializer.ReadProperty<Identifier>(102, "table");
+	auto &context = deserializer.Get<ClientContext &>();
+	auto &table = Catalog::GetEntry<TableCatalogEntry>(context, QualifiedName(catalog, schema, name));
+	auto &remote = table.catalog.Cast<RemoteCatalog>();
+	auto bind = make_uniq<ScanBindData>(remote, table.Cast<RemoteTable>(), remote.Image(context));
+	bind->snapshot = deserializer.ReadProperty<string>(103, "snapshot");
+	RemoteTransaction::Get(context, remote).Announce(context);
+	return std::move(bind);
+}
+
+unique_ptr<FunctionData> BindByName(ClientContext &context, TableFunctionBindInput &input, vector<LogicalType> &types,
+                                    vector<Identifier> &names) {
+	throw BinderException("openduck_scan is not for use by name: name the table");
+}
+
 virtual_column_map_t VirtualColumns(ClientContext &context, optional_ptr<FunctionData> bind_data) {
 	return bind_data->Cast<ScanBindData>().table.GetVirtualColumns();
 }
@@ -209,13 +248,18 @@ virtual_column_map_t VirtualColumns(ClientContext &context, optional_ptr<Functio
 } // namespace
 
 string ScanSQL(const LogicalGet &get) {
-	vector<column_t> columns;
+	vector<column_t> columns, selected;
 	for (auto &column : get.GetColumnIds()) {
 		columns.push_back(column.GetPrimaryIndex());
 	}
+	for (auto &place : get.projection_ids) {
+		selected.push_back(columns[place.GetIndex()]);
+	}
 	vector<unique_ptr<Expression>> left;
 	auto filters = get.table_filters.Copy();
-	return ScanToSQL(get.bind_data->Cast<ScanBindData>(), columns, filters.get(), left);
+	auto &bind = get.bind_data->Cast<ScanBindData>();
+	auto where = WhereToSQL(bind, columns, filters.get(), left);
+	return SelectToSQL(bind, selected.empty() || !left.empty() ? columns : selected) + where;
 }
 
 OperatorPartitionData ResultPartition(ClientContext &context, TableFunctionGetPartitionInput &input) {
@@ -248,7 +292,9 @@ unique_ptr<FunctionData> Deserialize(Deserializer &, BoundTableFunction &) {
 } // namespace
 
 TableFunction ScanFunction() {
-	TableFunction scan("openduck_scan", {}, Scan, nullptr, InitGlobal, InitLocal);
+	TableFunction scan("openduck_scan", {}, Scan, BindByName, InitGlobal, InitLocal);
+	scan.serialize = Serialize;
+	scan.deserialize = Deserialize;
 	scan.projection_pushdown = true;
 	scan.filter_pushdown = true;
 	scan.filter_prune = true;

@@ -80,12 +80,14 @@ void RemoteTransaction::Place(ClientContext &context, Statement &statement, bool
 unique_ptr<Result> RemoteTransaction::Execute(ClientContext &context, Statement &statement, bool writes) {
 	Place(context, statement, writes);
 	auto result = catalog.Remote().Execute(context, statement);
-	Learn(*result, writes);
+	// Another state's schema tells nothing of the newest.
+	auto shared = statement.session.empty() && statement.snapshot.empty();
+	catalog.Learn(*result, writes && statement.session.empty(), shared);
 	return result;
 }
 
 void RemoteTransaction::Learn(const Result &result, bool wrote_now) {
-	catalog.Learn(result, wrote_now && session.empty());
+	catalog.Learn(result, wrote_now && session.empty(), session.empty());
 }
 
 shared_ptr<CatalogImage> RemoteTransaction::Image(ClientContext &context) {
@@ -115,7 +117,7 @@ ErrorData RemoteTransaction::Commit(ClientContext &context) {
 		commit.session = session;
 		commit.inline_bytes = 4096;
 		auto result = catalog.Remote().Execute(context, commit);
-		catalog.Learn(*result, wrote);
+		catalog.Learn(*result, wrote, false);
 		catalog.ReturnSession(std::move(session));
 	} catch (std::exception &exception) {
 		session.clear();

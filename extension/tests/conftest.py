@@ -61,6 +61,23 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        # A mount of a server that was killed may still be there.
+        for place in self.mounts():
+            command = [os.environ["OPENDUCK_FS"], "--home", str(self.home), "umount", place]
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+
+    def mounts(self) -> list[str]:
+        """What is mounted below its home."""
+        places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        return [place for place in places if place.startswith(str(self.home))]
+
+    def kill(self) -> None:
+        """Kills it, and waits until its worker has ended by itself."""
+        self.process.kill()
+        self.process.wait()
+        deadline = time.monotonic() + 30
+        while self.mounts() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def connect(self, options: str = "") -> duckdb.DuckDBPyConnection:
         """A connection with the database attached as `cloud`."""

@@ -1,7 +1,6 @@
 """What a process goes through: faults of the server, interrupts, forks, threads, its own end."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -149,8 +148,7 @@ def test_a_killed_server_is_an_error_and_works_again_when_it_is_back(tmp_path: P
             thread = threading.Thread(target=work)
             thread.start()
             time.sleep(0.3)
-            server.process.send_signal(signal.SIGKILL)
-            server.process.wait()
+            server.kill()
             thread.join(60)
             assert not thread.is_alive(), statement
             if failed[0] is not None:
@@ -163,8 +161,7 @@ def test_a_killed_server_is_an_error_and_works_again_when_it_is_back(tmp_path: P
         # A transaction is gone with its server, and says so.
         con.execute("BEGIN")
         con.execute("INSERT INTO cloud.small VALUES (2)")
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
+        server.kill()
         server.start()
         with pytest.raises(duckdb.Error):
             con.execute("INSERT INTO cloud.small VALUES (3)")
