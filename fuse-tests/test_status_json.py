@@ -207,6 +207,24 @@ def test_mount_in_a_pipeline_returns(home: Home) -> None:
     home.run("umount", directory)
 
 
+def test_the_newest_commits_number_is_a_file(home: Home) -> None:
+    """`.openduck/head_lsn` of a live mount: the last acknowledged commit, read anew each time by an open file."""
+    mount = home.mount("mydb")
+    with open(mount.dir / ".openduck/head_lsn", "rb", buffering=0) as head:
+        seen = []
+        for _ in range(3):
+            commit(mount)
+            seen.append(int(os.pread(head.fileno(), 100, 0)))
+            assert seen[-1] == mount.status()["head_lsn"]
+        assert seen == sorted(set(seen))
+        assert os.fstat(head.fileno()).st_size == len(os.pread(head.fileno(), 100, 0))
+    assert "head_lsn" in os.listdir(mount.dir / ".openduck")
+    with pytest.raises(PermissionError):
+        open(mount.dir / ".openduck/head_lsn", "wb")
+    follow = home.mount("mydb", "--follow")
+    assert not (follow.dir / ".openduck/head_lsn").exists()
+
+
 def test_foreground_serves_until_it_is_told_to_end(home: Home, closers: list[Callable[[], None]]) -> None:
     """`--foreground` is live when the file can be seen, ends on SIGINT, and releases everything."""
     directory = home.new_mount_dir()

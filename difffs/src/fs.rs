@@ -37,6 +37,7 @@ const LATEST_NAME: &[u8] = b"latest";
 const CONTROL_NAME: &[u8] = b".openduck";
 const STATUS_NAME: &[u8] = b"status";
 const SNAPSHOT_NAME: &[u8] = b"snapshot";
+const HEAD_LSN_NAME: &[u8] = b"head_lsn";
 
 /// The largest request. More would not make anything faster, and costs memory per thread.
 const REQUEST_SIZE_MAX: u32 = 1 << 20;

@@ -35,6 +35,8 @@ pub(crate) const CONTROL: u64 = TABLE_FIRST + 3;
 pub(crate) const STATUS: u64 = TABLE_FIRST + 4;
 /// `.openduck/snapshot`
 pub(crate) const SNAPSHOT: u64 = TABLE_FIRST + 5;
+/// `.openduck/head_lsn`
+pub(crate) const HEAD_LSN: u64 = TABLE_FIRST + 6;
 const FIRST_FREE: u64 = TABLE_FIRST + 64;
 
 /// What a number that lives in the table stands for.
@@ -70,6 +72,7 @@ pub(crate) enum Place {
     Control,
     Status,
     Snapshot,
+    HeadLsn,
     Node(Node),
 }
 
@@ -122,6 +125,7 @@ impl Nodes {
             CONTROL => Place::Control,
             STATUS => Place::Status,
             SNAPSHOT => Place::Snapshot,
+            HEAD_LSN => Place::HeadLsn,
             _ if ino < TABLE_FIRST => Place::Main(FileId(ino)),
             _ => Place::Node(self.table.read().slots.get(&ino)?.node.clone()),
         })
@@ -260,7 +264,7 @@ mod tests {
     #[test]
     fn fixed_numbers_are_never_forgotten() {
         let nodes = Nodes::default();
-        for ino in [ROOT, SNAPSHOTS, LATEST, CONTROL, STATUS, SNAPSHOT] {
+        for ino in [ROOT, SNAPSHOTS, LATEST, CONTROL, STATUS, SNAPSHOT, HEAD_LSN] {
             assert!(nodes.forget(ino, 1_000).is_none());
             assert!(nodes.place(ino).is_some());
         }

@@ -7,9 +7,10 @@ use layerd::id::FileId;
 use layerd::writer::SetAttr;
 
 use super::Filesystem;
+use super::file::HEAD_LSN_BYTES;
 use crate::attr::{self, FOREVER, NOT_AT_ALL};
 use crate::errno::errno;
-use crate::node::{CONTROL, LATEST, Node, Place, ROOT, SNAPSHOT, SNAPSHOTS, STATUS};
+use crate::node::{CONTROL, HEAD_LSN, LATEST, Node, Place, ROOT, SNAPSHOT, SNAPSHOTS, STATUS};
 use crate::snapshot_file::Draft;
 use crate::snapshots::SnapshotDir;
 use crate::state::{Main, State};
@@ -35,6 +36,7 @@ impl Filesystem {
             Place::Latest => (FOREVER, fixed_attr(state, LATEST)),
             Place::Control => (FOREVER, fixed_attr(state, CONTROL)),
             Place::Snapshot => (NOT_AT_ALL, fixed_attr(state, SNAPSHOT)),
+            Place::HeadLsn => (FOREVER, head_lsn_attr(state)),
             Place::Node(node) => match node {
                 Node::Snapshot(dir) => (FOREVER, snapshot_attr(state, &dir)),
                 Node::ImageDir { image, file, .. } => {
@@ -86,7 +88,7 @@ pub(super) fn fixed_attr(state: &State, ino: u64) -> FileAttr {
         CONTROL if matches!(state.main, Main::Live(_)) => (FileType::Directory, 0o755),
         CONTROL => (FileType::Directory, 0o555),
         SNAPSHOT => (FileType::RegularFile, 0o644),
-        STATUS => (FileType::RegularFile, 0o444),
+        STATUS | HEAD_LSN => (FileType::RegularFile, 0o444),
         // As in `attr::of_read_only_root`.
         _ => (FileType::Directory, 0o1777),
     };
@@ -97,6 +99,13 @@ pub(super) fn status_attr(state: &State) -> FileAttr {
     FileAttr {
         size: Status::of(state).text().len() as u64,
         ..fixed_attr(state, STATUS)
+    }
+}
+
+pub(super) fn head_lsn_attr(state: &State) -> FileAttr {
+    FileAttr {
+        size: HEAD_LSN_BYTES as u64,
+        ..fixed_attr(state, HEAD_LSN)
     }
 }
 

@@ -8,6 +8,7 @@ use fuser::{
     ReplyEmpty, ReplyOpen, ReplyWrite, Request,
 };
 use layerd::aligned::AlignedBuffer;
+use layerd::id::Lsn;
 
 use super::attributes::draft_attr;
 use super::{Filesystem, GENERATION, caller, guarded, is_root, opened_unbuffered};
@@ -25,6 +26,12 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 
 /// The kernel keeps the pages across opens, and does not tell of each close.
 const KEPT: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+
+/// The kernel keeps nothing: each read comes here.
+const UNBUFFERED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NOFLUSH);
+
+/// The size of `.openduck/head_lsn`: the largest number, with blanks behind it and a line's end.
+pub(super) const HEAD_LSN_BYTES: usize = 24;
 
 /// As [`KEPT`], where the kernel reads and writes the file itself: there are no pages to keep.
 const PASSED_THROUGH: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
@@ -50,6 +57,11 @@ fn answer_filled(
 }
 
 /// What of `text` a read of `length` bytes at `offset` gets.
+/// The content of `.openduck/head_lsn`.
+fn head_lsn_text(lsn: Lsn) -> Vec<u8> {
+    format!("{:<1$}\n", lsn.0, HEAD_LSN_BYTES - 1).into_bytes()
+}
+
 fn part(text: &[u8], offset: u64, length: usize) -> &[u8] {
     let begin = usize::try_from(offset).map_or(text.len(), |offset| offset.min(text.len()));
     &text[begin..][..length.min(text.len() - begin)]
@@ -194,6 +206,11 @@ impl Filesystem {
                 let text = Status::of(state).text();
                 opened_unbuffered(reply, state.handles.open(Handle::Text(text)));
             }),
+            Place::HeadLsn if flags.acc_mode() != OpenAccMode::O_RDONLY => {
+                reply.error(Errno::EACCES)
+            }
+            // Each read is told anew.
+            Place::HeadLsn => reply.opened(NO_HANDLE, UNBUFFERED),
             Place::Snapshot => {
                 opened_unbuffered(
                     reply,
@@ -248,6 +265,13 @@ impl Filesystem {
                 },
                 Err(error) => reply.error(error),
             },
+            Place::HeadLsn => {
+                let text = guarded(|| Ok(head_lsn_text(self.live()?.writer().committed().lsn())));
+                match text {
+                    Ok(text) => reply.data(part(&text, offset, length)),
+                    Err(error) => reply.error(error),
+                }
+            }
             // It holds nothing; who writes a name into it need not read it back.
             Place::Snapshot => reply.data(&[]),
             _ => reply.error(Errno::EISDIR),

@@ -8,10 +8,10 @@ use layerd::FsError;
 use layerd::frozen::FileKind;
 use layerd::id::FileId;
 
-use super::attributes::{draft_attr, fixed_attr, snapshot_attr, status_attr};
+use super::attributes::{draft_attr, fixed_attr, head_lsn_attr, snapshot_attr, status_attr};
 use super::{
-    CONTROL_NAME, Filesystem, Found, LATEST_NAME, Missing, SNAPSHOT_NAME, SNAPSHOTS_NAME,
-    STATUS_NAME, answer_found, guarded, is_root,
+    CONTROL_NAME, Filesystem, Found, HEAD_LSN_NAME, LATEST_NAME, Missing, SNAPSHOT_NAME,
+    SNAPSHOTS_NAME, STATUS_NAME, answer_found, guarded, is_root,
 };
 use crate::attr::{self, FOREVER, NOT_AT_ALL};
 use crate::errno::errno;
@@ -138,6 +138,7 @@ impl Filesystem {
             }
             Place::Status
             | Place::Snapshot
+            | Place::HeadLsn
             | Place::Node(
                 Node::ImageFile(_) | Node::FollowedFile(_) | Node::ScratchFile(_) | Node::Draft(_),
             ) => {
@@ -206,6 +207,13 @@ fn find_snapshot(state: &State, name: &[u8]) -> Result<Found, Errno> {
 fn find_control(state: &State, name: &[u8]) -> Result<Found, Errno> {
     if name == SNAPSHOT_NAME && matches!(state.main, Main::Live(_)) {
         return Ok(Found::for_now(fixed_attr(state, SNAPSHOT)));
+    }
+    if name == HEAD_LSN_NAME && matches!(state.main, Main::Live(_)) {
+        return Ok(Found {
+            attr: head_lsn_attr(state),
+            attr_ttl: FOREVER,
+            name_ttl: FOREVER,
+        });
     }
     let draft = state.drafts.find(name).ok_or(Errno::ENOENT)?;
     state

@@ -31,6 +31,9 @@ const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it is up.
 const MOUNT_POLL: Duration = Duration::from_millis(5);
 
+/// How what a mount tells is opened.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
+
 /// The command.
 const PROGRAM: &str = "openduck-fs";
 
@@ -98,6 +101,8 @@ pub struct Mount {
 struct Own {
     /// Its root; who reads by it holds no lock meanwhile.
     root: Arc<OwnedFd>,
+    /// Its newest commit's number, in a live mount.
+    head: Option<Arc<OwnedFd>>,
     /// Its process, if this worker started it.
     child: Option<Child>,
     _claim: Arc<Claim>,
@@ -157,6 +162,9 @@ impl Mount {
                 Ok(Mount {
                     directory: canonical(directory)?,
                     own: Mutex::new(Some(Own {
+                        head: openat(&root, ".openduck/head_lsn", READ, Mode::empty())
+                            .ok()
+                            .map(Arc::new),
                         root: Arc::new(root),
                         child,
                         _claim: claim,
@@ -240,7 +248,7 @@ impl Mount {
         let Some(own) = self.own.lock().take() else {
             return Ok(());
         };
-        drop(own.root);
+        drop((own.root, own.head));
         let mut command = self.command(&["umount"]);
         let output = command.arg(&self.directory).stdin(Stdio::null()).output();
         let output = output.map_err(|error| self.program_error(error))?;
@@ -295,7 +303,7 @@ impl Mount {
     }
 
     /// The last acknowledged commit as this mount knows it; 0 in a plain directory and before the first
-    /// commit. Blocks.
+    /// commit. Blocks: for one request to a live mount, longer for others, which ask the catalog.
     ///
     /// # Errors
     ///
@@ -304,13 +312,15 @@ impl Mount {
         if self.is_plain() {
             return Ok(0);
         }
+        let head = self.own.lock().as_ref().and_then(|own| own.head.clone());
+        if let Some(head) = head {
+            let mut text = [0; 32];
+            let length = rustix::io::pread(&*head, &mut text, 0)?;
+            let text = std::str::from_utf8(&text[..length]).unwrap_or_default();
+            return text.trim().parse().map_err(|_| no_answer());
+        }
         let status = self.root().and_then(|root| status(&root));
-        let status = status.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the database's mount does not answer",
-            )
-        })?;
+        let status = status.ok_or_else(no_answer)?;
         Ok(status.head_lsn.unwrap_or(0))
     }
 
@@ -344,9 +354,15 @@ fn live_root(directory: &Path) -> Option<(OwnedFd, StatusFile)> {
     Some((root, status))
 }
 
+fn no_answer() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the database's mount does not answer",
+    )
+}
+
 fn status(root: &OwnedFd) -> Option<StatusFile> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = openat(root, ".openduck/status", flags, Mode::empty()).ok()?;
+    let file = openat(root, ".openduck/status", READ, Mode::empty()).ok()?;
     let mut text = Vec::new();
     std::fs::File::from(file).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
