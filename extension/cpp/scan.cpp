@@ -277,24 +277,8 @@ double ResultProgress(ClientContext &context, const FunctionData *bind_data, con
 	return MinValue(100.0, 100.0 * double(state.rows_read.load()) / double(state.rows_expected));
 }
 
-namespace {
-
-//! A plan is copied by writing and reading it. A scan belongs to an attached catalog and can't be read back; told so,
-//! the optimizer goes without the copy.
-void Serialize(Serializer &, const optional_ptr<FunctionData>, const BoundTableFunction &) {
-	throw NotImplementedException("a scan of a remote table can't be written down");
-}
-
-unique_ptr<FunctionData> Deserialize(Deserializer &, BoundTableFunction &) {
-	throw NotImplementedException("a scan of a remote table can't be read back");
-}
-
-} // namespace
-
 TableFunction ScanFunction() {
 	TableFunction scan("openduck_scan", {}, Scan, BindByName, InitGlobal, InitLocal);
-	scan.serialize = Serialize;
-	scan.deserialize = Deserialize;
 	scan.projection_pushdown = true;
 	scan.filter_pushdown = true;
 	scan.filter_prune = true;
