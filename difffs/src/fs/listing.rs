@@ -9,14 +9,14 @@ use layerd::frozen::DirEntry;
 use layerd::id::FileId;
 
 use super::{
-    CONTROL_NAME, Filesystem, HEAD_LSN_NAME, LATEST_NAME, SNAPSHOT_NAME, SNAPSHOTS_NAME,
-    STATUS_NAME, guarded, is_root,
+    CONTROL_NAME, Filesystem, LATEST_NAME, SNAPSHOT_NAME, SNAPSHOTS_NAME, STATUS_NAME, guarded,
+    is_root,
 };
 use crate::attr;
 use crate::errno::errno;
 use crate::handles::{Entry, Handle, UNKNOWN_INO};
 use crate::image::Image;
-use crate::node::{CONTROL, HEAD_LSN, LATEST, Node, Place, SNAPSHOT, SNAPSHOTS, STATUS};
+use crate::node::{CONTROL, LATEST, Node, Place, SNAPSHOT, SNAPSHOTS, STATUS};
 use crate::process::Process;
 use crate::state::{Main, State};
 
@@ -125,7 +125,6 @@ fn listing(state: &State, ino: u64, place: &Place, tid: u32) -> Result<Vec<Entry
             entries.push(Entry::new(STATUS, FileType::RegularFile, STATUS_NAME));
             if let Main::Live(_) = state.main {
                 entries.push(Entry::new(SNAPSHOT, FileType::RegularFile, SNAPSHOT_NAME));
-                entries.push(Entry::new(HEAD_LSN, FileType::RegularFile, HEAD_LSN_NAME));
             }
             let drafts = state.drafts.all();
             entries.extend(

@@ -206,6 +206,9 @@ class Load:
                 self.wrong.append(f"{what}: {error.code().name}: {error.details()}")
 
 
+# Not by default yet: on an idle machine, calls that come while a gateway is ended may stay without an answer
+# until their deadline. Nothing is lost or wrong then, but a client waits.
+@pytest.mark.long
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_each_process_is_replaced_under_load(cluster: Cluster, is_killed: bool) -> None:
     client = cluster.client(0)
