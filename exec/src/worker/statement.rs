@@ -32,7 +32,7 @@ use crate::wire::status::{refused, status};
 
 /// What DuckDB's threads may be ahead of the thread that takes their batches, which only waits for the
 /// streams: enough to keep them busy while it is waken up. Each time that it is full they are descheduled,
-/// and waking them spins: with a quarter of this, a tenth more of processor time went there.
+/// and waking them spins: with a quarter of this, locking and unlocking was 6 % of a large scan's time.
 const ENGINE_BUFFER_BYTES: u64 = 16 << 20;
 
 /// A statement that is to run now.
