@@ -277,6 +277,19 @@ vector<idx_t> Range(idx_t count) {
 
 } // namespace
 
+//! The operator that runs `sql` in the transaction, over these columns of the rows that `plan` gives.
+static PhysicalOperator &WriteOver(ClientContext &context, PhysicalPlanGenerator &planner, RemoteCatalog &catalog,
+                                   LogicalOperator &op, PhysicalOperator &plan, const char *name, const string &sql,
+                                   vector<idx_t> columns, vector<LogicalType> types, bool returning, bool ddl) {
+	auto &transaction = RemoteTransaction::Get(context, catalog);
+	transaction.Announce(context);
+	auto &write = planner.Make<RemoteWrite>(catalog, op.types, name, sql, std::move(columns), std::move(types), returning,
+	                                        ddl, op.estimated_cardinality);
+	write.Cast<RemoteWrite>().image = transaction.Image(context);
+	write.children.push_back(plan);
+	return write;
+}
+
 PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &context, PhysicalPlanGenerator &planner, LogicalInsert &op,
                                             optional_ptr<PhysicalOperator> plan) {
 	if (!op.column_index_map.empty()) {
@@ -292,13 +305,8 @@ PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &context, PhysicalPlan
 	}
 	auto sql = "INSERT INTO " + table.RemoteName() + " (" + names + ") SELECT " + values + " FROM " + INPUT +
 	           ConflictClause(op) + (op.return_chunk ? Returning(table) : "");
-	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce(context);
-	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_INSERT", sql, Range(types.size()), types,
-	                                        op.return_chunk, false, op.estimated_cardinality);
-	write.Cast<RemoteWrite>().image = transaction.Image(context);
-	write.children.push_back(*plan);
-	return write;
+	return WriteOver(context, planner, *this, op, *plan, "REMOTE_INSERT", sql, Range(types.size()), types,
+	                 op.return_chunk, false);
 }
 
 PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &context, PhysicalPlanGenerator &planner,
@@ -322,13 +330,8 @@ PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &context, Physi
 	sql += info.on_conflict == OnCreateConflict::REPLACE_ON_CONFLICT ? "OR REPLACE TABLE " : "TABLE ";
 	sql += info.on_conflict == OnCreateConflict::IGNORE_ON_CONFLICT ? "IF NOT EXISTS " : "";
 	sql += Quoted(op.schema.name) + "." + Quoted(info.GetTableName()) + " AS SELECT " + list + " FROM " + INPUT;
-	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce(context);
-	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_CREATE_TABLE_AS", sql, Range(types.size()), types,
-	                                        false, true, op.estimated_cardinality);
-	write.Cast<RemoteWrite>().image = transaction.Image(context);
-	write.children.push_back(plan);
-	return write;
+	return WriteOver(context, planner, *this, op, plan, "REMOTE_CREATE_TABLE_AS", sql, Range(types.size()), types,
+	                 false, true);
 }
 
 PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &context, PhysicalPlanGenerator &planner, LogicalDelete &op,
@@ -337,14 +340,8 @@ PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &context, PhysicalPlan
 	auto row_id = op.expressions[0]->Cast<BoundReferenceExpression>().Index();
 	auto sql = "DELETE FROM " + table.RemoteName() + " WHERE rowid IN (SELECT " + InputColumn(0) + " FROM " + INPUT + ")" +
 	           (op.return_chunk ? Returning(table) : "");
-	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce(context);
-	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_DELETE", sql, vector<idx_t> {row_id},
-	                                        vector<LogicalType> {LogicalType::BIGINT}, op.return_chunk, false,
-	                                        op.estimated_cardinality);
-	write.Cast<RemoteWrite>().image = transaction.Image(context);
-	write.children.push_back(plan);
-	return write;
+	return WriteOver(context, planner, *this, op, plan, "REMOTE_DELETE", sql, vector<idx_t> {row_id}, vector<LogicalType> {LogicalType::BIGINT},
+	                 op.return_chunk, false);
 }
 
 PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &context, PhysicalPlanGenerator &planner, LogicalUpdate &op,
@@ -373,13 +370,8 @@ PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &context, PhysicalPlan
 	auto sql = "UPDATE " + table.RemoteName() + " AS openduck_table SET " + set + " FROM " + INPUT +
 	           " WHERE openduck_table.rowid = " + INPUT + "." + InputColumn(columns.size() - 1) +
 	           (op.return_chunk ? Returning(table) : "");
-	auto &transaction = RemoteTransaction::Get(context, *this);
-	transaction.Announce(context);
-	auto &write = planner.Make<RemoteWrite>(*this, op.types, "REMOTE_UPDATE", sql, std::move(columns), std::move(types),
-	                                        op.return_chunk, false, op.estimated_cardinality);
-	write.Cast<RemoteWrite>().image = transaction.Image(context);
-	write.children.push_back(plan);
-	return write;
+	return WriteOver(context, planner, *this, op, plan, "REMOTE_UPDATE", sql, std::move(columns), std::move(types),
+	                 op.return_chunk, false);
 }
 
 unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, CreateStatement &statement,
